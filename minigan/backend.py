@@ -1,0 +1,216 @@
+"""Which array library holds the numbers: NumPy, or CuPy on a GPU.
+
+minigan never asks a global which library is in use. It asks the array: `xp_of(array)` is the
+module whose functions work on that array (`xp` is the customary name for "NumPy or CuPy").
+CuPy is imported only when somebody asks for it.
+
+This file is the one place that says where the libraries differ.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .errors import BackendError
+
+__all__ = [
+    "Array",
+    "Backend",
+    "BackendError",
+    "available",
+    "backend_of",
+    "generator",
+    "get",
+    "loaded",
+    "register",
+    "to_numpy",
+    "xp_of",
+]
+
+Array = Any  # an array of some backend; typing cannot name cupy.ndarray where CuPy is not installed
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One array library.
+
+    name: what users type (`--backend cupy`). array_type: the class of its arrays. xp: the module
+    with `exp`, `zeros` and the rest. from_numpy, to_numpy: move an array here and back.
+    synchronize: wait until the device has finished (for measuring times).
+    """
+
+    name: str
+    array_type: type
+    xp: Any
+    from_numpy: Callable[[np.ndarray], Array]
+    to_numpy: Callable[[Array], np.ndarray]
+    synchronize: Callable[[], None] = lambda: None
+
+
+_by_name: dict[str, Backend] = {}
+_by_type: dict[type, Backend] = {}
+_xp_by_type: dict[type, Any] = {}
+
+
+def register(backend: Backend) -> None:
+    """Make a further array library known: its name to `get`, its array type to `xp_of`."""
+    _by_name[backend.name] = backend
+    _by_type[backend.array_type] = backend
+    _xp_by_type[backend.array_type] = backend.xp
+
+
+register(Backend("numpy", np.ndarray, np, lambda array: array, lambda array: array))
+
+
+def xp_of(array: Array) -> Any:
+    """The module (numpy, cupy) that an array belongs to."""
+    try:
+        return _xp_by_type[type(array)]
+    except KeyError:
+        return backend_of(array).xp
+
+
+def backend_of(array: Array) -> Backend:
+    """The backend that an array belongs to."""
+    found = home_of(array)
+    if not isinstance(array, found.array_type):
+        raise TypeError(f"{type(array).__name__} is not an array of a known backend")
+    return found
+
+
+def get(name: str) -> Backend:
+    """The backend called `name`; a BackendError of one line where it cannot be used.
+
+    >>> get("numpy").name
+    'numpy'
+    """
+    if name not in _by_name:
+        if name != "cupy":
+            known = ", ".join(sorted({*_by_name, "cupy"}))
+            raise BackendError(f"there is no backend {name!r}; choose one of: {known}")
+        register(_load_cupy())
+    return _by_name[name]
+
+
+def _load_cupy() -> Backend:
+    try:
+        cupy = importlib.import_module("cupy")
+    except ImportError as error:
+        missing = getattr(error, "name", None) == "cupy"
+        what = "CuPy is not installed" if missing else f"CuPy does not load ({_one_line(error)})"
+        raise BackendError(
+            f"backend 'cupy': {what}; for CUDA 12: pip install cupy-cuda12x, "
+            "for CUDA 13: pip install cupy-cuda13x"
+        ) from None
+    try:
+        devices = cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:  # CUDARuntimeError: no driver, a driver too old, no device
+        raise BackendError(
+            f"backend 'cupy': CuPy finds no CUDA device ({_one_line(error)}); it needs an NVIDIA "
+            "GPU and its driver (does nvidia-smi list one?), or use --backend numpy"
+        ) from None
+    if devices == 0:
+        raise BackendError(
+            "backend 'cupy': CuPy finds no CUDA device; it needs an NVIDIA GPU that this process "
+            "may see (CUDA_VISIBLE_DEVICES?), or use --backend numpy"
+        )
+    return Backend(
+        "cupy",
+        cupy.ndarray,
+        cupy,
+        cupy.asarray,
+        cupy.asnumpy,
+        lambda: cupy.cuda.Device().synchronize(),
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    """The last line that says anything: where CuPy and CUDA put the cause."""
+    lines = [line.strip(" =") for line in str(error).splitlines() if line.strip(" =")]
+    return lines[-1] if lines else type(error).__name__
+
+
+def available() -> list[str]:
+    """The names of the backends that work on this machine.
+
+    >>> "numpy" in available()
+    True
+    """
+    names = []
+    for name in ("numpy", "cupy"):
+        try:
+            get(name)
+        except BackendError:
+            continue
+        names.append(name)
+    return names
+
+
+def loaded() -> list[Backend]:
+    """The backends in use by this process so far."""
+    return list(_by_name.values())
+
+
+def to_numpy(array: Array) -> np.ndarray:
+    """The same numbers as a NumPy array, copied off the device where there is one."""
+    return backend_of(array).to_numpy(array)
+
+
+def home_of(value: Any) -> Backend:
+    """The backend of an array; NumPy for numbers, lists and whatever else NumPy can make sense of."""
+    owner = _by_type.get(type(value))
+    if owner is None and type(value).__module__.split(".")[0] == "cupy":
+        owner = get("cupy")
+    return owner or get("numpy")
+
+
+def asarray(value: Any, backend: Backend, dtype: Any = None, copy: bool = True) -> Array:
+    """`value` (a number, nested lists, an array) as an array of `backend`, of its own unless copy=False.
+
+    NumPy arrays can go anywhere. Taking an array off a device is never done in passing: use to().
+    """
+    owner = home_of(value)
+    if owner is backend and isinstance(value, backend.array_type):
+        array = backend.xp.array(value, dtype=dtype, copy=copy or None)
+    elif owner.name != "numpy":
+        raise TypeError(f"an array of backend {owner.name!r} where {backend.name!r} is needed; move it first")
+    else:
+        try:
+            array = np.array(value, dtype=dtype)
+        except ValueError as error:
+            raise ValueError(f"cannot make a Tensor of this {type(value).__name__}: {error}") from None
+        array = backend.from_numpy(array)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(
+            f"cannot make a Tensor of {type(value).__name__} with dtype {array.dtype}: "
+            "it holds real numbers or booleans"
+        )
+    return array
+
+
+def seal(array: Array) -> Array:
+    """Forbid writing to an array that the tape may still need.
+
+    NumPy scalars, which NumPy returns in place of 0-d arrays, become 0-d arrays first. CuPy has no
+    read-only flag: there, writing into `tensor.data` is not noticed.
+    """
+    if isinstance(array, np.generic):
+        array = np.asarray(array)
+    if isinstance(array, np.ndarray):
+        array.setflags(write=False)
+    return array
+
+
+def scatter_add(array: Array, index: Any, values: Array) -> None:
+    """array[index] += values, counting every repetition in `index`."""
+    xp_of(array).add.at(array, index, values)
+
+
+def generator(seed: Any, backend: str = "numpy") -> Any:
+    """A random generator of the backend, seeded; the methods are those of numpy.random.Generator."""
+    return get(backend).xp.random.default_rng(seed)

@@ -1,0 +1,1 @@
+"""Bare array code where the time goes. Nothing here knows a Tensor."""

@@ -1,0 +1,320 @@
+"""Ops that work on each entry by itself.
+
+Read these as a table: the docstring gives the formula and, behind it, what becomes of the output's
+gradient ȳ (or c̄). Two inputs of different shapes are broadcast, as in NumPy; an entry that was used
+many times then collects a gradient from each use, and `broadcasting` sums them up.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array, xp_of
+from ..tensor import Tensor, constant, record
+from .operands import Number, broadcast_shape, operands, tensor
+
+__all__ = [
+    "abs",
+    "add",
+    "astype",
+    "clip",
+    "copy",
+    "cos",
+    "div",
+    "elu",
+    "exp",
+    "expm1",
+    "leaky_relu",
+    "log",
+    "log1p",
+    "maximum",
+    "minimum",
+    "mul",
+    "neg",
+    "pow",
+    "relu",
+    "sigmoid",
+    "silu",
+    "sin",
+    "softplus",
+    "sqrt",
+    "square",
+    "sub",
+    "tanh",
+    "where",
+]
+
+# ------------------------------------------------------------------------------ two operands
+
+
+def add(a: Any, b: Any) -> Tensor:
+    """c = a + b        ā = c̄        b̄ = c̄"""
+    a, b = operands("add", a, b)
+    return record("add", a._data + b._data, (a, lambda g: g), (b, lambda g: g), broadcasts=True)
+
+
+def sub(a: Any, b: Any) -> Tensor:
+    """c = a - b        ā = c̄        b̄ = -c̄"""
+    a, b = operands("sub", a, b)
+    return record("sub", a._data - b._data, (a, lambda g: g), (b, lambda g: -g), broadcasts=True)
+
+
+def mul(a: Any, b: Any) -> Tensor:
+    """c = a b        ā = c̄ b        b̄ = c̄ a"""
+    a, b = operands("mul", a, b)
+    return record("mul", a._data * b._data, (a, lambda g: g * b), (b, lambda g: g * a), broadcasts=True)
+
+
+def div(a: Any, b: Any) -> Tensor:
+    """c = a / b        ā = c̄ / b        b̄ = -c̄ c / b"""
+    a, b = operands("div", a, b)
+    return record(
+        "div",
+        a._data / b._data,
+        (a, lambda g, c: g / b),
+        (b, lambda g, c: -(g * c / b)),
+        broadcasts=True,
+        output=True,
+    )
+
+
+def pow(a: Any, b: Any) -> Tensor:
+    """c = aᵇ        ā = c̄ b aᵇ⁻¹        b̄ = c̄ c log a   (0 at a = 0, its limit for b > 0)"""
+    a, b = operands("pow", a, b)
+    data = a._data**b._data
+    if type(b) is Number:
+        n = b._data
+        if n == 0:  # not n a^(n-1), which is 0 · ∞ at a = 0
+            return record("pow", data, (a, lambda g: g * 0.0))
+        return record("pow", data, (a, lambda g: g * (n * a ** (n - 1))))
+    if type(a) is Number:
+        base = a._data
+        log_base = math.log(base) if base > 0 else 0.0 if base == 0 else math.nan
+        return record("pow", data, (b, lambda g, c: g * c * log_base), output=True)
+    return record(
+        "pow",
+        data,
+        (a, lambda g, c: g * (b * a ** where((a == 0) & (b == 0), 1.0, b - 1))),
+        (b, lambda g, c: g * c * log(where(a == 0, 1.0, a))),
+        broadcasts=True,
+        output=True,
+    )
+
+
+def maximum(a: Any, b: Any) -> Tensor:
+    """c = max(a, b)        c̄ goes to the larger; on a tie each gets half"""
+    a, b = operands("maximum", a, b)
+    x, y = a._data, b._data
+    return record(
+        "maximum",
+        _module(x, y).maximum(x, y),
+        (a, lambda g: g * _share(x > y, x == y, g.dtype)),
+        (b, lambda g: g * _share(y > x, x == y, g.dtype)),
+        broadcasts=True,
+    )
+
+
+def minimum(a: Any, b: Any) -> Tensor:
+    """c = min(a, b)        c̄ goes to the smaller; on a tie each gets half"""
+    a, b = operands("minimum", a, b)
+    x, y = a._data, b._data
+    return record(
+        "minimum",
+        _module(x, y).minimum(x, y),
+        (a, lambda g: g * _share(x < y, x == y, g.dtype)),
+        (b, lambda g: g * _share(y < x, x == y, g.dtype)),
+        broadcasts=True,
+    )
+
+
+def _share(wins: Array, ties: Array, dtype: np.dtype) -> Tensor:
+    """1 where an operand wins, 1/2 where it ties, 0 where it loses."""
+    return constant(wins + ties * dtype.type(0.5))
+
+
+def _module(x: Any, y: Any) -> Any:
+    """numpy or cupy, for two operands of which one may be a Python number."""
+    return xp_of(y if isinstance(x, (float, int)) else x)
+
+
+def where(condition: Any, a: Any, b: Any) -> Tensor:
+    """c = a where the condition holds, else b        ā = c̄ where it holds, else 0; b̄ the rest"""
+    a, b = operands("where", a, b)
+    condition = tensor(condition, "where", like=b if type(a) is Number else a)
+    broadcast_shape("where", condition.shape, a.shape, b.shape)
+    dtype = np.result_type(*(x._data if type(x) is Number else x.dtype for x in (a, b)))
+    x, y = (dtype.type(t._data) if type(t) is Number else t._data for t in (a, b))
+    return record(
+        "where",
+        xp_of(condition._data).where(condition._data, x, y),
+        (a, lambda g: where(condition, g, 0.0)),
+        (b, lambda g: where(condition, 0.0, g)),
+        broadcasts=True,
+    )
+
+
+# ------------------------------------------------------------------------------- one operand
+
+
+def neg(x: Any) -> Tensor:
+    """y = -x        x̄ = -ȳ"""
+    x = tensor(x, "neg")
+    return record("neg", -x._data, (x, lambda g: -g))
+
+
+def abs(x: Any) -> Tensor:
+    """y = |x|        x̄ = ȳ sign x   (0 at x = 0)"""
+    x = tensor(x, "abs")
+    xp, data = xp_of(x._data), x._data
+    return record("abs", xp.abs(data), (x, lambda g: g * constant(xp.sign(data))))
+
+
+def exp(x: Any) -> Tensor:
+    """y = eˣ        x̄ = ȳ y"""
+    x = tensor(x, "exp")
+    return record("exp", xp_of(x._data).exp(x._data), (x, lambda g, y: g * y), output=True)
+
+
+def expm1(x: Any) -> Tensor:
+    """y = eˣ - 1, exact near x = 0        x̄ = ȳ eˣ   (y + 1 would lose the digits of a small eˣ)"""
+    x = tensor(x, "expm1")
+    return record("expm1", xp_of(x._data).expm1(x._data), (x, lambda g: g * exp(x)))
+
+
+def log(x: Any) -> Tensor:
+    """y = log x        x̄ = ȳ / x"""
+    x = tensor(x, "log")
+    return record("log", xp_of(x._data).log(x._data), (x, lambda g: g / x))
+
+
+def log1p(x: Any) -> Tensor:
+    """y = log(1 + x), exact near x = 0        x̄ = ȳ / (1 + x)"""
+    x = tensor(x, "log1p")
+    return record("log1p", xp_of(x._data).log1p(x._data), (x, lambda g: g / (x + 1)))
+
+
+def sqrt(x: Any) -> Tensor:
+    """y = √x        x̄ = ȳ / 2y"""
+    x = tensor(x, "sqrt")
+    return record("sqrt", xp_of(x._data).sqrt(x._data), (x, lambda g, y: g / (y * 2)), output=True)
+
+
+def square(x: Any) -> Tensor:
+    """y = x²        x̄ = 2 ȳ x"""
+    x = tensor(x, "square")
+    return record("square", x._data * x._data, (x, lambda g: g * (x * 2)))
+
+
+def sin(x: Any) -> Tensor:
+    """y = sin x        x̄ = ȳ cos x"""
+    x = tensor(x, "sin")
+    return record("sin", xp_of(x._data).sin(x._data), (x, lambda g: g * cos(x)))
+
+
+def cos(x: Any) -> Tensor:
+    """y = cos x        x̄ = -ȳ sin x"""
+    x = tensor(x, "cos")
+    return record("cos", xp_of(x._data).cos(x._data), (x, lambda g: -(g * sin(x))))
+
+
+def tanh(x: Any) -> Tensor:
+    """y = tanh x        x̄ = ȳ (1 - y²)"""
+    x = tensor(x, "tanh")
+    return record("tanh", xp_of(x._data).tanh(x._data), (x, lambda g, y: g * (1 - y * y)), output=True)
+
+
+def sigmoid(x: Any) -> Tensor:
+    """y = σ(x) = 1 / (1 + e⁻ˣ)        x̄ = ȳ y (1 - y)
+
+    Computed as e^min(x, 0) / (1 + e^-|x|): no exponential overflows, and small values stay exact.
+    """
+    x = tensor(x, "sigmoid")
+    return record("sigmoid", _sigmoid(x._data), (x, lambda g, y: g * (y * (1 - y))), output=True)
+
+
+def _sigmoid(x: Array) -> Array:
+    xp = xp_of(x)
+    return xp.exp(xp.minimum(x, 0)) / (1 + xp.exp(-xp.abs(x)))
+
+
+def softplus(x: Any) -> Tensor:
+    """y = log(1 + eˣ)        x̄ = ȳ σ(x)
+
+    Computed as max(x, 0) + log(1 + e^-|x|), which never overflows.
+    """
+    x = tensor(x, "softplus")
+    xp = xp_of(x._data)
+    data = xp.maximum(x._data, 0) + xp.log1p(xp.exp(-xp.abs(x._data)))
+    return record("softplus", data, (x, lambda g: g * sigmoid(x)))
+
+
+def relu(x: Any) -> Tensor:
+    """y = max(x, 0)        x̄ = ȳ where x > 0, else 0"""
+    x = tensor(x, "relu")
+    data = xp_of(x._data).maximum(x._data, 0)
+    return record("relu", data, (x, lambda g: g * constant(data > 0)))
+
+
+def leaky_relu(x: Any, slope: float = 0.2) -> Tensor:
+    """y = x where x > 0, else slope · x        x̄ = ȳ where x > 0, else slope · ȳ"""
+    x, slope = tensor(x, "leaky_relu"), float(slope)  # a NumPy number would decide the precision
+    xp, steep = xp_of(x._data), slope > 1
+    data = (xp.minimum if steep else xp.maximum)(x._data, slope * x._data)
+    # y has the sign of x if the slope is positive; x is then free to go
+    signed = data if slope > 0 else x._data
+
+    def vjp(g: Tensor) -> Tensor:
+        # 1 where positive, else slope: by arithmetic, since where() is slow on a random mask
+        slopes = (signed > 0) * g.dtype.type(1 - slope)
+        slopes += g.dtype.type(slope)
+        return g * constant(slopes)
+
+    return record("leaky_relu", data, (x, vjp))
+
+
+def elu(x: Any, alpha: float = 1.0) -> Tensor:
+    """y = x where x > 0, else α (eˣ - 1)        x̄ = ȳ where x > 0, else ȳ α eˣ"""
+    x, alpha = tensor(x, "elu"), float(alpha)
+    xp = xp_of(x._data)
+    positive = x._data > 0
+    data = xp.maximum(x._data, 0) + alpha * xp.expm1(xp.minimum(x._data, 0))
+    return record("elu", data, (x, lambda g: g * where(positive, 1.0, alpha * exp(minimum(x, 0)))))
+
+
+def silu(x: Any) -> Tensor:
+    """y = x σ(x)        x̄ = ȳ σ(x) (1 + x (1 - σ(x)))"""
+    x = tensor(x, "silu")
+
+    def vjp(g: Tensor) -> Tensor:
+        s = sigmoid(x)
+        return g * (s * (1 + x * (1 - s)))
+
+    return record("silu", x._data * _sigmoid(x._data), (x, vjp))
+
+
+def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
+    """y = x, but at least low and at most high        x̄ = ȳ where low ≤ x ≤ high, else 0"""
+    x = tensor(x, "clip")
+    if low is not None and high is not None and low > high:
+        raise ValueError(f"clip: low={low} is above high={high}")
+    data = x._data.copy() if low is None and high is None else xp_of(x._data).clip(x._data, low, high)
+    inside = data == x._data
+    return record("clip", data, (x, lambda g: g * constant(inside)))
+
+
+def astype(x: Any, dtype: Any) -> Tensor:
+    """y = x in another precision        x̄ = ȳ in the precision of x"""
+    x = tensor(x, "astype")
+    before, data = x.dtype, x._data.astype(dtype)
+    if data.dtype.kind != "f":
+        return constant(data)  # rounded to whole numbers: nothing changes by a little
+    return record("astype", data, (x, lambda g: g.astype(before)))
+
+
+def copy(x: Any) -> Tensor:
+    """y = x, in memory of its own        x̄ = ȳ"""
+    x = tensor(x, "copy")
+    return record("copy", x._data.copy(), (x, lambda g: g))

@@ -1,0 +1,98 @@
+"""What every op does first: turn its operands into Tensors that fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import backend as _backend
+from .. import errors
+from ..tensor import Tensor, _observer
+
+Shape = tuple[int, ...]
+
+
+class Number(Tensor):
+    """A Python number in an expression, with just enough of a Tensor to take part.
+
+    It stays a Python number, so float32 * 2.0 stays float32, by NumPy's own rule.
+    """
+
+    __slots__ = ()
+    shape = ()
+
+    def __init__(self, value: float | int | bool):
+        self._data = value
+        self.node = None
+        self.leaf = None
+
+
+def tensor(value: Any, op: str, like: Tensor | None = None) -> Tensor:
+    """An operand as a Tensor; numbers, lists and arrays are copied into one.
+
+    like: another operand, whose backend this one must share (numbers and lists simply go there).
+    """
+    if (observer := _observer.get()) is not None:
+        observer.begin()
+    if isinstance(value, Tensor):
+        if like is not None and type(value._data) is not type(like._data):
+            raise errors.two_backends(op, like.backend, value.backend)
+        return value
+    theirs = _backend.home_of(value)
+    home = theirs if like is None else _backend.backend_of(like._data)
+    if theirs is not home and isinstance(value, theirs.array_type):
+        raise errors.two_backends(op, home.name, theirs.name)
+    return Tensor(value, backend=home.name)
+
+
+def tensors(op: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
+    """Two operands as Tensors of one backend: that of the first one that is a Tensor already."""
+    if isinstance(b, Tensor) and not isinstance(a, Tensor):
+        return tensor(a, op, like=b), b
+    a = tensor(a, op)
+    return a, tensor(b, op, like=a)
+
+
+def operands(op: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
+    """The two operands of an op that broadcasts. One of them may stay a Python number."""
+    if type(a) is Tensor and type(b) is Tensor and type(a._data) is type(b._data):
+        if (observer := _observer.get()) is not None:
+            observer.begin()
+    elif isinstance(b, (float, int)) and not isinstance(b, np.generic):
+        return tensor(a, op), Number(b)
+    elif isinstance(a, (float, int)) and not isinstance(a, np.generic):
+        return Number(a), tensor(b, op)
+    elif type(a) is Number or type(b) is Number:
+        return a, b
+    else:
+        a, b = tensors(op, a, b)
+    if a._data.shape != b._data.shape:
+        broadcast_shape(op, a.shape, b.shape)
+    return a, b
+
+
+def broadcast_shape(op: str, *shapes: Shape) -> Shape:
+    """The shape that `shapes` broadcast to: from the right, equal lengths or one of them 1."""
+    result: list[int] = []
+    for i in range(1, max(map(len, shapes), default=0) + 1):
+        lengths = {shape[-i] for shape in shapes if i <= len(shape)} - {1}
+        if len(lengths) > 1:
+            raise errors.no_broadcast(op, *shapes)
+        result.append(lengths.pop() if lengths else 1)
+    return tuple(reversed(result))
+
+
+def axes_of(op: str, axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
+    """`axis` as a tuple of axes from 0 to ndim - 1. None means all of them."""
+    if axis is None:
+        return tuple(range(ndim))
+    given = (axis,) if isinstance(axis, (int, np.integer)) else tuple(axis)
+    for a in given:
+        if not -ndim <= a < ndim:
+            raise ValueError(f"{op}: axis {a} of a Tensor with {ndim} axes; it has {-ndim} to {ndim - 1}")
+    axes = tuple(int(a) % ndim for a in given)
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"{op}: axis {axis} names the same axis twice")
+    return axes
