@@ -1,0 +1,60 @@
+"""The backends that tests run on, and Hypothesis's profiles.
+
+A test that takes the fixture `backend` runs on `numpy` and `strict`, and on `cupy` where there is a
+device. `pytest --backend cupy` runs on that one only, and fails if it is not there.
+"""
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+import minigan as mg
+import minigan.testing.strict  # makes the backend "strict" known
+from minigan.errors import BackendError
+
+NAMES = ("numpy", "strict", "cupy")
+
+common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("dev", max_examples=20, **common)
+settings.register_profile("ci", max_examples=20, derandomize=True, print_blob=True, **common)
+settings.register_profile("long", max_examples=500, **common)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+
+def pytest_addoption(parser):
+    parser.addoption("--backend", choices=NAMES, help="run the tests that take a backend on this one only")
+
+
+def pytest_generate_tests(metafunc):
+    if "backend" in metafunc.fixturenames:
+        chosen = metafunc.config.getoption("--backend")
+        metafunc.parametrize("backend", [chosen] if chosen else NAMES, indirect=True)
+
+
+@pytest.fixture
+def backend(request):
+    """The name of an array library that works here."""
+    try:
+        mg.backend.get(request.param)
+    except BackendError as error:
+        if request.config.getoption("--backend"):
+            raise
+        pytest.skip(str(error))
+    return request.param
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20141210)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say how many mutants there were: wrong ops and wrong gradients, which the checks must notice."""
+    caught, missed = (
+        sum("mutant" in report.keywords for report in terminalreporter.getreports(outcome))
+        for outcome in ("passed", "failed")
+    )
+    if caught or missed:
+        terminalreporter.write_line(f"{caught} of {caught + missed} mutants caught")

@@ -1,0 +1,81 @@
+"""Who may know whom: imports point downwards only, and `import minigan` stays light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "minigan"
+
+# From the bottom up. A module may import from its own room and from those listed behind it.
+ROOMS = {
+    "errors": [],
+    "backend": ["errors"],
+    "arraylike": ["backend"],
+    "tensor": ["arraylike", "backend", "errors"],
+    "kernels": ["backend"],
+    "ops": ["kernels", "tensor", "backend", "errors"],
+    "gradcheck": ["tensor", "backend", "errors"],
+    "draw": ["tensor", "backend", "errors"],
+    "testing": ["backend"],
+    "__init__": ["backend", "draw", "errors", "gradcheck", "ops", "tensor"],
+}
+THIRD_PARTY = {"testing": {"numpy", "hypothesis"}}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path):
+    """(absolute name, line) of everything a file imports, at whatever depth."""
+    package = ["minigan", *path.relative_to(PACKAGE).parts[:-1]]
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):  # what only type checkers see does not count
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *filter(None, [node.module])])
+            if module == "minigan":
+                yield from ((f"minigan.{alias.name}", node.lineno) for alias in node.names)
+            else:
+                yield module, node.lineno
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_downwards(path):
+    room = room_of(path)
+    assert room in ROOMS, f"{room} has no place in the house yet: add it to ROOMS"
+    allowed = {room, *ROOMS[room]}
+    for name, line in imports(path):
+        top, _, rest = name.partition(".")
+        if top == "minigan":
+            target = rest.split(".")[0] or "__init__"
+            assert target in allowed, f"{path.name}:{line}: {room} may not know {target}"
+        elif top not in sys.stdlib_module_names:
+            assert top in THIRD_PARTY.get(room, {"numpy"}), f"{path.name}:{line}: {room} may not use {top}"
+
+
+def run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_import_loads_nothing_that_it_does_not_need():
+    heavy = ("matplotlib", "hypothesis", "torch", "cupy", "scipy", "pytest", "tqdm")
+    loaded = run("import sys, minigan; print(*{name.split('.')[0] for name in sys.modules})").split()
+    assert not set(heavy) & set(loaded)
+
+
+def test_strategies_are_what_needs_hypothesis():
+    loaded = run("import sys, minigan.testing.strategies; print(*sys.modules)").split()
+    assert "hypothesis" in loaded
+    assert "pytest" not in loaded
