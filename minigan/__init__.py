@@ -9,6 +9,7 @@ from . import ops as ops
 from .draw import draw as draw
 from .draw import trace as trace
 from .errors import BackendError as BackendError
+from .gradcheck import GradientError as GradientError
 from .gradcheck import Kink as Kink
 from .gradcheck import adjoint_check as adjoint_check
 from .gradcheck import gradcheck as gradcheck

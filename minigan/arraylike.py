@@ -75,6 +75,9 @@ class ArrayLike:
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))
 
+    def __contains__(self, value: Any) -> bool:
+        return bool((self._data == value).any())
+
     __eq__ = _comparison(eq, "==")
     __ne__ = _comparison(ne, "!=")
     __lt__ = _comparison(lt, "<")

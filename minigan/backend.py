@@ -22,12 +22,16 @@ __all__ = [
     "Array",
     "Backend",
     "BackendError",
+    "asarray",
     "available",
     "backend_of",
     "generator",
     "get",
+    "home_of",
     "loaded",
     "register",
+    "scatter_add",
+    "seal",
     "to_numpy",
     "xp_of",
 ]
@@ -175,22 +179,24 @@ def asarray(value: Any, backend: Backend, dtype: Any = None, copy: bool = True) 
     NumPy arrays can go anywhere. Taking an array off a device is never done in passing: use to().
     """
     owner = home_of(value)
+    if getattr(value, "dtype", None) is not None and value.dtype.kind not in "fiub":
+        raise _not_numbers(value, value.dtype)
     if owner is backend and isinstance(value, backend.array_type):
-        array = backend.xp.array(value, dtype=dtype, copy=copy or None)
-    elif owner.name != "numpy":
+        return backend.xp.array(value, dtype=dtype, copy=copy or None)
+    if owner.name != "numpy":
         raise TypeError(f"an array of backend {owner.name!r} where {backend.name!r} is needed; move it first")
-    else:
-        try:
-            array = np.array(value, dtype=dtype)
-        except ValueError as error:
-            raise ValueError(f"cannot make a Tensor of this {type(value).__name__}: {error}") from None
-        array = backend.from_numpy(array)
+    try:
+        array = np.array(value)
+    except ValueError as error:
+        raise ValueError(f"cannot make a Tensor of this {type(value).__name__}: {error}") from None
     if array.dtype.kind not in "fiub":
-        raise TypeError(
-            f"cannot make a Tensor of {type(value).__name__} with dtype {array.dtype}: "
-            "it holds real numbers or booleans"
-        )
-    return array
+        raise _not_numbers(value, array.dtype)
+    return backend.from_numpy(array if dtype is None else array.astype(dtype))
+
+
+def _not_numbers(value: Any, dtype: Any) -> TypeError:
+    kind = type(value).__name__
+    return TypeError(f"cannot make a Tensor of {kind} with dtype {dtype}: it holds real numbers or booleans")
 
 
 def seal(array: Array) -> Array:

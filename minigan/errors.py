@@ -1,6 +1,6 @@
-"""What minigan says when something does not fit: which op, which shapes, what to do.
+"""What the tape says when something does not fit: which op, which shapes, what to do.
 
-The sentences live here so that the code that raises them stays readable.
+These sentences live here so that tensor.py stays readable. An op's own are in the op.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class BackendError(RuntimeError):
 def no_history(caller: str) -> ValueError:
     return ValueError(
         f"{caller}: y depends on no Tensor that requires a gradient; make one with "
-        "Tensor(..., requires_grad=True) before computing y, outside no_grad()"
+        "Tensor(..., requires_grad=True) before computing y, outside no_grad() and without detach()"
     )
 
 
@@ -49,6 +49,21 @@ def not_a_tensor(op: str, got: Any) -> TypeError:
     )
 
 
+def thawed(op: str, leaf: str, shape: Shape) -> RuntimeError:
+    return RuntimeError(
+        f"{op}: its input {leaf!r} of shape {shape} has been frozen, or is no longer frozen, since {op} was "
+        "computed; with create_graph=True that would give half of a second derivative. Compute y and "
+        "its gradient under the same conditions"
+    )
+
+
+def late_leaf(leaf: str) -> TypeError:
+    return TypeError(
+        f"data =: {leaf!r} was a constant before requires_grad_() made it a leaf, and an op may have used it "
+        "as one; for a leaf that changes, make it Tensor(..., requires_grad=True) from the start"
+    )
+
+
 def bad_vjp_shape(op: str, origin: str, shape: Shape, got: Shape) -> ValueError:
     return ValueError(
         f"a vjp of op {op!r} returned shape {got} for its input of shape {shape} (from {origin!r}); "
@@ -71,7 +86,7 @@ def not_a_leaf(what: str) -> TypeError:
 
 
 def wrong_shape(what: str, got: Shape, wanted: Shape) -> ValueError:
-    return ValueError(f"{what}: shape {tuple(got)} for a Tensor of shape {wanted}")
+    return ValueError(f"{what} shape {tuple(got)} for a Tensor of shape {wanted}")
 
 
 def two_backends(op: str, one: str, other: str) -> TypeError:

@@ -20,9 +20,10 @@ Read on with ops/elementwise.py, where the first ops are. How a Tensor resembles
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ContextDecorator
 from contextvars import ContextVar
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from operator import attrgetter
 from typing import Any, overload
 
@@ -33,7 +34,18 @@ from . import errors
 from .arraylike import ArrayLike
 from .backend import Array
 
-__all__ = ["Leaf", "Node", "Tensor", "constant", "grad", "history", "is_recording", "no_grad", "record"]
+__all__ = [
+    "Leaf",
+    "Node",
+    "Tensor",
+    "constant",
+    "grad",
+    "history",
+    "is_recording",
+    "link",
+    "no_grad",
+    "record",
+]
 
 Vjp = Callable[..., "Tensor"]
 Edge = tuple["Tensor", Vjp]
@@ -58,7 +70,7 @@ class Node:
     """
 
     __slots__ = ("broadcasts", "dtype", "edges", "frozen", "name", "number", "output", "shape")
-    version = 0  # the result of an op never changes
+    version, active = 0, True  # the result of an op never changes, and is never frozen
 
     def __init__(self, name, shape, dtype, edges=(), frozen=(), broadcasts=False, output=None):
         self.name: str = name
@@ -75,15 +87,18 @@ class Leaf(Node):
     """Where history begins: a Tensor made by the user with requires_grad. Here gradients arrive.
 
     `version` counts how often the Tensor's value was changed. Every op notes the version it saw,
-    so that a backward walk through a value that is no longer there fails instead of lying.
+    so that a backward walk through a value that is no longer there fails instead of lying. Likewise
+    `active`, which is False while the Tensor is frozen.
     """
 
-    __slots__ = ("grad", "version")
+    __slots__ = ("active", "fixed", "grad", "version")
 
-    def __init__(self, name, shape, dtype):
+    def __init__(self, name, shape, dtype, fixed):
         super().__init__(name, shape, dtype)
         self.grad: Tensor | None = None
         self.version: int = 0
+        self.active: bool = True
+        self.fixed: bool = fixed  # was a constant before: ops may have used it without noting a version
 
 
 def record(name: str, data: Array, *edges: Edge, broadcasts: bool = False, output: bool = False) -> Tensor:
@@ -124,14 +139,29 @@ def record(name: str, data: Array, *edges: Edge, broadcasts: bool = False, outpu
     return result
 
 
-@contextmanager
-def no_grad() -> Iterator[None]:
-    """Inside, ops are computed but not remembered. Also a decorator: `@no_grad()`."""
-    token = _recording.set(False)
-    try:
-        yield
-    finally:
-        _recording.reset(token)
+class no_grad(ContextDecorator):
+    """Inside, ops are computed but not remembered. Also a decorator: `@no_grad()`.
+
+    >>> x = Tensor(2.0, requires_grad=True)
+    >>> with no_grad():
+    ...     (x * x).requires_grad
+    False
+    """
+
+    def __enter__(self) -> None:
+        self._before = _recording.get()
+        _recording.set(False)
+
+    def __exit__(self, *exception: Any) -> None:
+        _recording.set(self._before)
+
+    def _recreate_cm(self) -> no_grad:
+        return no_grad()  # one for each call of a decorated function, which may call itself
+
+    def __call__(self, function: Any) -> Any:
+        if isgeneratorfunction(function) or iscoroutinefunction(function) or isasyncgenfunction(function):
+            raise TypeError("@no_grad() would end before the body of a generator runs; use `with no_grad():`")
+        return super().__call__(function)
 
 
 def is_recording() -> bool:
@@ -191,9 +221,13 @@ def _backpropagate(y: Any, seed: Tensor, wanted: set[Node] | None, create_graph:
             for leaf, version in node.frozen:
                 if leaf.version != version:
                     raise errors.changed(node.name, leaf.name, leaf.shape)
+                if create_graph and leaf.active:
+                    raise errors.thawed(node.name, leaf.name, leaf.shape)
             for parent, vjp, version in node.edges:
                 if parent.version != version:
                     raise errors.changed(node.name, parent.name, parent.shape)
+                if create_graph and not parent.active:
+                    raise errors.thawed(node.name, parent.name, parent.shape)
                 if parent not in useful:
                     continue
                 part = _pull(node, vjp, g) if observer is None else observer.backward(node, vjp, g, _pull)
@@ -235,7 +269,10 @@ def _fitted(part: Tensor, node: Node, parent: Node) -> Tensor:
 
 
 def _unshared(gradients: dict[Node, Tensor], seed: Tensor) -> dict[Node, Tensor]:
-    """Copy where two gradients, or a gradient and `seed`, would live in the same memory."""
+    """Copy where two gradients, or a gradient and `seed`, would live in the same memory.
+
+    An array with a `base` is a view of another, perhaps of one that is somebody's gradient too.
+    """
     taken = {id(seed._data)}
     for node, g in gradients.items():
         if g._data.base is not None or id(g._data) in taken:
@@ -246,19 +283,23 @@ def _unshared(gradients: dict[Node, Tensor], seed: Tensor) -> dict[Node, Tensor]
 
 def _seed(y: Tensor, grad_y: Any, caller: str) -> Tensor:
     """What the walk starts with: the gradient the caller gave, or 1 if y is a single number."""
-    if not isinstance(y, Tensor) or y.node is None:
+    if y.node is None:
         raise errors.no_history(caller)
     if grad_y is None:
         if y.size != 1:
             raise errors.not_a_number(caller, y.shape)
         return constant(_backend.xp_of(y._data).ones(y.shape, y.dtype))
-    if not isinstance(grad_y, Tensor):
-        grad_y = Tensor(grad_y, backend=y.backend)
-    if grad_y.backend != y.backend:
-        raise errors.two_backends(caller, y.backend, grad_y.backend)
-    if grad_y.shape != y.shape:
-        raise errors.wrong_shape(f"{caller}: gradient", grad_y.shape, y.shape)
-    return grad_y if grad_y.dtype == y.dtype else grad_y.astype(y.dtype)
+    return _gradient_for(
+        y, grad_y if isinstance(grad_y, Tensor) else Tensor(grad_y, backend=y.backend), caller
+    )
+
+
+def _gradient_for(y: Tensor, g: Tensor, caller: str) -> Tensor:
+    if g.backend != y.backend:
+        raise errors.two_backends(caller, y.backend, g.backend)
+    if g.shape != y.shape:
+        raise errors.wrong_shape(f"{caller}: a gradient of", g.shape, y.shape)
+    return g if g.dtype == y.dtype else g.astype(y.dtype)
 
 
 @overload
@@ -289,10 +330,13 @@ def grad(y, xs, grad_y=None, *, create_graph=False, unreachable="none"):
     if unreachable not in ("none", "zeros"):
         raise ValueError(f"grad: unreachable must be 'none' or 'zeros', not {unreachable!r}")
     wanted = [xs] if isinstance(xs, Tensor) else list(xs)
+    for what, t in (("y", y), *((f"xs[{i}]", x) for i, x in enumerate(wanted))):
+        if not isinstance(t, Tensor):
+            raise TypeError(f"grad: {what} is a {type(t).__name__}, not a Tensor")
     for i, x in enumerate(wanted):
-        if not isinstance(x, Tensor) or x.node is None:
+        if x.node is None:
             raise errors.not_required(i)
-    if unreachable == "zeros" and isinstance(y, Tensor) and y.node is None:
+    if unreachable == "zeros" and y.node is None:
         found = {}
     else:
         found = _backpropagate(y, _seed(y, grad_y, "grad"), {x.node for x in wanted}, create_graph)
@@ -349,7 +393,7 @@ class Tensor(ArrayLike):
         self._data = _backend.seal(_backend.asarray(data, home, dtype, copy))
         self.node = self.leaf = None
         if requires_grad:
-            self.requires_grad_(name=name)
+            self._make_leaf(name, fixed=False)
 
     @property
     def requires_grad(self) -> bool:
@@ -357,17 +401,25 @@ class Tensor(ArrayLike):
         return self.node is not None
 
     def requires_grad_(self, flag: bool = True, *, name: str = "leaf") -> Tensor:
-        """Make this a leaf (or, flag=False, freeze it: from now on it counts as a constant)."""
+        """Make this a leaf (or, flag=False, freeze it: from now on ops take it for a constant).
+
+        A constant that becomes a leaf late keeps its value: ops that have used it rely on that.
+        """
         if self.node is not None and self.leaf is None:  # the result of an op
             if not flag:
                 raise errors.not_a_leaf("requires_grad_(False)")
             return self
         if flag and self.leaf is None:
-            if self.dtype.kind != "f":
-                raise errors.not_float(self.dtype)
-            self.leaf = Leaf(name, self.shape, self.dtype)
+            self._make_leaf(name, fixed=True)
         self.node = self.leaf if flag else None
+        if self.leaf is not None:
+            self.leaf.active = flag
         return self
+
+    def _make_leaf(self, name: str, fixed: bool) -> None:
+        if self.dtype.kind != "f":
+            raise errors.not_float(self.dtype)
+        self.node = self.leaf = Leaf(name, self.shape, self.dtype, fixed)
 
     def backward(self, gradient: Any = None, *, create_graph: bool = False) -> None:
         """Add dL/dleaf to `.grad` of every leaf this was computed from, given dL/dself = gradient."""
@@ -384,22 +436,29 @@ class Tensor(ArrayLike):
     def grad(self, value: Tensor | None) -> None:
         if self.leaf is None:
             raise errors.not_a_leaf("grad")
-        if value is not None and value.shape != self.shape:
-            raise errors.wrong_shape("grad", value.shape, self.shape)
+        if value is not None:
+            if not isinstance(value, Tensor):
+                raise TypeError(f"grad: a gradient is a Tensor, not a {type(value).__name__}")
+            value = _gradient_for(self, value, "grad =")
         self.leaf.grad = value
 
     @property
     def data(self) -> Array:
-        """The array, read-only. On a leaf it can be replaced: `w.data = w.data - rate * w.grad.data`."""
+        """The array, read-only. On a leaf it can be replaced: `w.data = w.data - rate * w.grad.data`.
+
+        (`w.data -= ...` would write into the old array, and NumPy says "output array is read-only".)
+        """
         return self._data
 
     @data.setter
     def data(self, value: Any) -> None:
         if self.leaf is None:
             raise errors.not_a_leaf("data =")
+        if self.leaf.fixed:
+            raise errors.late_leaf(self.leaf.name)
         new = _backend.asarray(value, _backend.backend_of(self._data), self.dtype)
         if new.shape != self.shape:
-            raise errors.wrong_shape("data =", new.shape, self.shape)
+            raise errors.wrong_shape("data = an array of", new.shape, self.shape)
         self._data = _backend.seal(new)
         self.leaf.version += 1
 
@@ -407,11 +466,18 @@ class Tensor(ArrayLike):
         """The same value without its history: to the tape it is a constant."""
         return _wrap(self._data)
 
+    def __reduce__(self) -> Any:
+        """For copy and pickle: constants and leaves can be copied, the history of a result cannot."""
+        if self.node is not None and self.leaf is None:
+            raise TypeError("a Tensor with a history cannot be copied or pickled; .detach() it first")
+        leaf = self.leaf
+        return _restored, (self._data, leaf and (leaf.name, leaf.active, leaf.fixed, leaf.grad))
+
     def to(self, backend: str) -> Tensor:
         """This Tensor on another backend. Gradients flow back across."""
         here, there = self.backend, _backend.get(backend)
         if here == backend:
-            return self
+            return self if is_recording() else self.detach()
         data = there.from_numpy(_backend.to_numpy(self._data).copy())
         return record("to", data, (self, lambda g: g.to(here)))
 
@@ -426,6 +492,23 @@ def _wrap(data: Array, node: Node | None = None) -> Tensor:
 
 
 _new = Tensor.__new__
+
+
+def _restored(data: Array, leaf: tuple[str, bool, bool, Tensor | None] | None) -> Tensor:
+    t = Tensor(data)
+    if leaf is not None:
+        name, active, fixed, gradient = leaf
+        t._make_leaf(name, fixed)
+        t.grad = gradient
+        t.requires_grad_(active)
+    return t
+
+
+def link(x: Tensor) -> Tensor:
+    """x's place in history without its value: for an edge to x that does not need the value again."""
+    t = _wrap(_backend.seal(_backend.xp_of(x._data).empty(0, x.dtype)), x.node)
+    t.leaf = x.leaf
+    return t
 
 
 def constant(data: Array) -> Tensor:

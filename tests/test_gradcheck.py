@@ -552,10 +552,8 @@ def test_what_is_no_function():
     assert gradcheck(lambda x: mg.dropout(x, 0.5, np.random.default_rng(0)), Z)
 
     def changes_its_input(x):
-        array = x.data.view()
         x.data.setflags(write=True)
-        array = x.data
-        array += 1
+        x.data[0] += 1
         return mg.sin(x)
 
     with pytest.raises(ValueError, match="changed argument 0"):

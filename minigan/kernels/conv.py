@@ -66,7 +66,10 @@ def add_windows(columns: Array, size: Pair, stride: Pair, dilation: Pair) -> Arr
 
 
 def conv2d(x: Array, weight: Array, how: Geometry) -> Array:
-    """y[n, o, p] = Σ over c, k of weight[o, c, k] · x[n, c, where kernel entry k is at place p]"""
+    """y[n, o, p] = Σ over c, k of weight[o, c, k] · x[n, c, where kernel entry k is at place p]
+
+    With groups, c runs over the channels of o's own group.
+    """
     n, c, height, width = x.shape
     o, _, kh, kw = weight.shape
     g, (oh, ow) = how.groups, how.size_after((height, width), (kh, kw))
@@ -75,7 +78,7 @@ def conv2d(x: Array, weight: Array, how: Geometry) -> Array:
     return (weight.reshape(g, o // g, c // g * kh * kw) @ columns).reshape(n, o, oh, ow)
 
 
-def conv2d_input(y: Array, weight: Array, how: Geometry, size: Pair) -> Array:
+def conv_transpose2d(y: Array, weight: Array, how: Geometry, size: Pair) -> Array:
     """The adjoint of conv2d in x: a transposed convolution. size: H, W of the image to make."""
     n, o, oh, ow = y.shape
     _, c_of_group, kh, kw = weight.shape

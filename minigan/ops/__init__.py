@@ -30,7 +30,7 @@ OPERATORS = {
     "__matmul__": _linear.matmul,
     "__rmatmul__": lambda a, b: _linear.matmul(b, a),
     "__neg__": _elementwise.neg,
-    "__pos__": lambda x: x,
+    "__pos__": _shape.itself,
     "__abs__": _elementwise.abs,
     "__getitem__": _shape.getitem,
     "T": property(_shape.transpose, doc="All axes in reverse order."),

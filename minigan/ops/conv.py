@@ -21,7 +21,7 @@ from ..kernels import conv as kernels
 from ..kernels.conv import Geometry, Pair
 from ..tensor import Tensor, record
 from . import reduce
-from .operands import tensor, tensors
+from .operands import tensor, tensors, whole
 from .shape import pad, reshape
 
 __all__ = [
@@ -57,7 +57,7 @@ def _conv_transpose(y: Tensor, w: Tensor, how: Geometry, size: Pair) -> Tensor:
     kernel = w.shape[2:]
     return record(
         "conv_transpose2d",
-        kernels.conv2d_input(y._data, w._data, how, size),
+        kernels.conv_transpose2d(y._data, w._data, how, size),
         (y, lambda g: _conv(g, w, how)),
         (w, lambda g: _conv_weight(g, y, how, kernel)),
     )
@@ -87,17 +87,24 @@ def conv2d(
 ) -> Tensor:
     """y[n, o, p] = Σ over c, k of weight[o, c, k] · x[n, c, p · stride - padding + k · dilation]
 
+    With groups, channels and outputs are divided into groups, and c runs over those of o's own group.
     Shapes: x (N, C, H, W), weight (O, C/groups, KH, KW), bias (O,), y (N, O, OH, OW) with
     OH = (H + 2 padding - dilation (KH - 1) - 1) // stride + 1.
     """
-    x, w, how = _prepare("conv2d", x, weight, stride, padding, dilation, groups)
+    return _conv_checked("conv2d", x, weight, bias, stride, padding, dilation, groups)
+
+
+def _conv_checked(
+    op: str, x: Any, weight: Any, bias: Any, stride: Size, padding: Size, dilation: Size, groups: int
+) -> Tensor:
+    x, w, how = _prepare(op, x, weight, stride, padding, dilation, groups)
     if x.shape[1] != w.shape[1] * groups:
         raise ValueError(
-            f"conv2d: input of shape {x.shape} has {x.shape[1]} channels, but weight of shape {w.shape} "
+            f"{op}: input of shape {x.shape} has {x.shape[1]} channels, but weight of shape {w.shape} "
             f"with groups={groups} works on {w.shape[1] * groups}"
         )
-    _check_fit("conv2d", x.shape[2:], w.shape[2:], how)
-    return _with_bias(_conv(x, w, how), bias, "conv2d")
+    _check_fit(op, x.shape[2:], w.shape[2:], how)
+    return _with_bias(_conv(x, w, how), bias, op)
 
 
 def conv_transpose2d(
@@ -114,28 +121,45 @@ def conv_transpose2d(
 
     Shapes: y (N, O, OH, OW), weight (O, C/groups, KH, KW), bias (C,), result (N, C, H, W) with
     H = (OH - 1) stride - 2 padding + dilation (KH - 1) + 1 + output_padding. A strided convolution
-    maps several H to one OH; output_padding says which of them is meant.
+    maps several H to one OH; output_padding says which of them is meant. (The arguments come in
+    PyTorch's order, which is not that of conv2d.)
     """
-    y, w, how = _prepare("conv_transpose2d", y, weight, stride, padding, dilation, groups)
+    return _conv_transpose_checked(
+        "conv_transpose2d", y, weight, bias, stride, padding, output_padding, groups, dilation
+    )
+
+
+def _conv_transpose_checked(
+    op: str,
+    y: Any,
+    weight: Any,
+    bias: Any,
+    stride: Size,
+    padding: Size,
+    output_padding: Size,
+    groups: int,
+    dilation: Size,
+) -> Tensor:
+    y, w, how = _prepare(op, y, weight, stride, padding, dilation, groups)
     if y.shape[1] != w.shape[0]:
         raise ValueError(
-            f"conv_transpose2d: input of shape {y.shape} has {y.shape[1]} channels, but weight of shape "
-            f"{w.shape} works on {w.shape[0]} (its first axis)"
+            f"{op}: input of shape {y.shape} has {y.shape[1]} channels, but weight of shape {w.shape} "
+            f"works on {w.shape[0]} (its first axis)"
         )
-    extra = _pair("conv_transpose2d", "output_padding", output_padding, least=0)
+    extra = _pair(op, "output_padding", output_padding, least=0)
     if any(e >= s for e, s in zip(extra, how.stride, strict=True)):
         raise ValueError(
-            f"conv_transpose2d: output_padding {extra} must be smaller than the stride {how.stride}; "
+            f"{op}: output_padding {extra} must be smaller than the stride {how.stride}; "
             "more would only add rows that no kernel reaches (use pad)"
         )
     height, width = how.size_before(y.shape[2:], w.shape[2:])
     size = (height + extra[0], width + extra[1])
     if size[0] < 1 or size[1] < 1:
         raise ValueError(
-            f"conv_transpose2d: padding {how.padding} leaves nothing of the image: size {size} from "
-            f"input of shape {y.shape} and weight of shape {w.shape}"
+            f"{op}: padding {how.padding} leaves nothing of the image: size {size} from input of shape "
+            f"{y.shape} and weight of shape {w.shape}"
         )
-    return _with_bias(_conv_transpose(y, w, how, size), bias, "conv_transpose2d")
+    return _with_bias(_conv_transpose(y, w, how, size), bias, op)
 
 
 def conv2d_weight(
@@ -177,8 +201,8 @@ def conv1d(
 ) -> Tensor:
     """conv2d on images one pixel high. Shapes: x (N, C, L), weight (O, C/groups, K), y (N, O, OL)."""
     x, w = _flat("conv1d", x, weight)
-    y = conv2d(x, w, None, (1, stride), (0, padding), (1, dilation), groups)
-    return _with_bias(reshape(y, y.shape[0], y.shape[1], y.shape[3]), bias, "conv1d")
+    y = _conv_checked("conv1d", x, w, bias, (1, stride), (0, padding), (1, dilation), groups)
+    return reshape(y, y.shape[0], y.shape[1], y.shape[3])
 
 
 def conv_transpose1d(
@@ -193,8 +217,10 @@ def conv_transpose1d(
 ) -> Tensor:
     """conv_transpose2d on images one pixel high. Shapes: y (N, O, OL), weight (O, C/groups, K)."""
     y, w = _flat("conv_transpose1d", y, weight)
-    x = conv_transpose2d(y, w, None, (1, stride), (0, padding), (0, output_padding), groups, (1, dilation))
-    return _with_bias(reshape(x, x.shape[0], x.shape[1], x.shape[3]), bias, "conv_transpose1d")
+    x = _conv_transpose_checked(
+        "conv_transpose1d", y, w, bias, (1, stride), (0, padding), (0, output_padding), groups, (1, dilation)
+    )
+    return reshape(x, x.shape[0], x.shape[1], x.shape[3])
 
 
 # ------------------------------------------------------------------------------------ pooling
@@ -329,24 +355,19 @@ def _check_fit(op: str, size: Pair, kernel: Pair, how: Geometry) -> None:
 
 
 def _geometry(op: str, stride: Size, padding: Size, dilation: Size, groups: int) -> Geometry:
-    if not isinstance(groups, int) or groups < 1:
-        raise ValueError(f"{op}: groups={groups} must be a whole number, 1 or more")
     return Geometry(
         _pair(op, "stride", stride, least=1),
         _pair(op, "padding", padding, least=0),
         _pair(op, "dilation", dilation, least=1),
-        groups,
+        whole(op, "groups", groups, least=1),
     )
 
 
 def _pair(op: str, what: str, value: Size, least: int) -> Pair:
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or not all(isinstance(n, int) and n >= least for n in pair):
-        raise ValueError(
-            f"{op}: {what}={value!r} must be a whole number, {least} or more, or two of them "
-            "(vertical, horizontal)"
-        )
-    return pair
+    two = tuple(value) if isinstance(value, (list, tuple)) else (value, value)
+    if len(two) != 2:
+        raise ValueError(f"{op}: {what}={value!r} must be one number, or two (vertical, horizontal)")
+    return whole(op, what, two[0], least), whole(op, what, two[1], least)
 
 
 def _with_bias(y: Tensor, bias: Any, op: str) -> Tensor:
@@ -355,4 +376,4 @@ def _with_bias(y: Tensor, bias: Any, op: str) -> Tensor:
     bias = tensor(bias, op, like=y)
     if bias.shape != y.shape[1:2]:
         raise ValueError(f"{op}: bias of shape {bias.shape} for {y.shape[1]} output channels")
-    return y + reshape(bias, -1, *[1] * (y.ndim - 2))
+    return y + reshape(bias, -1, 1, 1)

@@ -2,7 +2,7 @@
 
 Read these as a table: the docstring gives the formula and, behind it, what becomes of the output's
 gradient ȳ (or c̄). Two inputs of different shapes are broadcast, as in NumPy; an entry that was used
-many times then collects a gradient from each use, and `broadcasting` sums them up.
+many times then collects a gradient from each use: broadcasts=True has the tape sum them up.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from ..backend import Array, xp_of
 from ..tensor import Tensor, constant, record
-from .operands import Number, broadcast_shape, operands, tensor
+from .operands import Number, broadcast_shape, number, operands, tensor
 
 __all__ = [
     "abs",
@@ -71,6 +71,8 @@ def mul(a: Any, b: Any) -> Tensor:
 def div(a: Any, b: Any) -> Tensor:
     """c = a / b        ā = c̄ / b        b̄ = -c̄ c / b"""
     a, b = operands("div", a, b)
+    if type(b) is Number:  # nobody will need the output
+        return record("div", a._data / b._data, (a, lambda g: g / b))
     return record(
         "div",
         a._data / b._data,
@@ -143,7 +145,7 @@ def _module(x: Any, y: Any) -> Any:
 def where(condition: Any, a: Any, b: Any) -> Tensor:
     """c = a where the condition holds, else b        ā = c̄ where it holds, else 0; b̄ the rest"""
     a, b = operands("where", a, b)
-    condition = tensor(condition, "where", like=b if type(a) is Number else a)
+    condition = tensor(condition, "where", like=b if type(a) is Number else a).detach()
     broadcast_shape("where", condition.shape, a.shape, b.shape)
     dtype = np.result_type(*(x._data if type(x) is Number else x.dtype for x in (a, b)))
     x, y = (dtype.type(t._data) if type(t) is Number else t._data for t in (a, b))
@@ -260,9 +262,11 @@ def relu(x: Any) -> Tensor:
 
 def leaky_relu(x: Any, slope: float = 0.2) -> Tensor:
     """y = x where x > 0, else slope · x        x̄ = ȳ where x > 0, else slope · ȳ"""
-    x, slope = tensor(x, "leaky_relu"), float(slope)  # a NumPy number would decide the precision
-    xp, steep = xp_of(x._data), slope > 1
-    data = (xp.minimum if steep else xp.maximum)(x._data, slope * x._data)
+    x, slope = tensor(x, "leaky_relu"), number("leaky_relu", "slope", slope)
+    if slope == 0:
+        return relu(x)
+    xp = xp_of(x._data)
+    data = (xp.minimum if slope > 1 else xp.maximum)(x._data, slope * x._data)
     # y has the sign of x if the slope is positive; x is then free to go
     signed = data if slope > 0 else x._data
 
@@ -276,12 +280,12 @@ def leaky_relu(x: Any, slope: float = 0.2) -> Tensor:
 
 
 def elu(x: Any, alpha: float = 1.0) -> Tensor:
-    """y = x where x > 0, else α (eˣ - 1)        x̄ = ȳ where x > 0, else ȳ α eˣ"""
-    x, alpha = tensor(x, "elu"), float(alpha)
+    """y = x where x > 0, else α (eˣ - 1)        x̄ = ȳ where x > 0, else ȳ (y + α)"""
+    x, alpha = tensor(x, "elu"), number("elu", "alpha", alpha)
     xp = xp_of(x._data)
     positive = x._data > 0
     data = xp.maximum(x._data, 0) + alpha * xp.expm1(xp.minimum(x._data, 0))
-    return record("elu", data, (x, lambda g: g * where(positive, 1.0, alpha * exp(minimum(x, 0)))))
+    return record("elu", data, (x, lambda g, y: g * where(positive, 1.0, y + alpha)), output=True)
 
 
 def silu(x: Any) -> Tensor:
@@ -298,6 +302,7 @@ def silu(x: Any) -> Tensor:
 def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
     """y = x, but at least low and at most high        x̄ = ȳ where low ≤ x ≤ high, else 0"""
     x = tensor(x, "clip")
+    low, high = (None if n is None else _bound(n) for n in (low, high))
     if low is not None and high is not None and low > high:
         raise ValueError(f"clip: low={low} is above high={high}")
     data = x._data.copy() if low is None and high is None else xp_of(x._data).clip(x._data, low, high)
@@ -305,11 +310,18 @@ def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
     return record("clip", data, (x, lambda g: g * constant(inside)))
 
 
+def _bound(n: Any) -> float:
+    return int(n) if isinstance(n, (int, np.integer)) else number("clip", "a bound", n)
+
+
 def astype(x: Any, dtype: Any) -> Tensor:
     """y = x in another precision        x̄ = ȳ in the precision of x"""
     x = tensor(x, "astype")
-    before, data = x.dtype, x._data.astype(dtype)
-    if data.dtype.kind != "f":
+    before, after = x.dtype, np.dtype(dtype)
+    if after.kind not in "fiub":
+        raise TypeError(f"astype: a Tensor holds real numbers or booleans, not {after}")
+    data = x._data.astype(after)
+    if after.kind != "f":
         return constant(data)  # rounded to whole numbers: nothing changes by a little
     return record("astype", data, (x, lambda g: g.astype(before)))
 

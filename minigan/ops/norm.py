@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from ..backend import Array, xp_of
-from ..tensor import Tensor, constant, is_recording, record
+from ..tensor import Tensor, constant, link, record
 from .elementwise import mul
-from .operands import tensor
-from .reduce import mean, var
+from .operands import number, tensor
+from .reduce import mean
 from .shape import reshape
 
 __all__ = ["batch_norm", "dropout"]
@@ -36,7 +36,9 @@ def batch_norm(
     on_statistics is told μ and σ² of the batch (arrays of shape (C,)): a layer keeps its running
     averages this way.
     """
-    x, eps = tensor(x, "batch_norm"), float(eps)
+    x, eps = tensor(x, "batch_norm"), number("batch_norm", "eps", eps)
+    if eps < 0:
+        raise ValueError(f"batch_norm: eps={eps} must not be negative")
     if x.ndim < 2:
         raise ValueError(f"batch_norm: input of shape {x.shape}; it must have axes (N, C, ...)")
     shape = (1, x.shape[1]) + (1,) * (x.ndim - 2)
@@ -58,7 +60,11 @@ def batch_norm(
 
 
 def _normalised(x: Tensor, eps: float) -> tuple[Tensor, Array, Array]:
-    """x̂ = (x - μ) / √(σ² + ε)        x̄ = (g - mean g - x̂ · mean(g x̂)) / √(σ² + ε), g = x̂'s gradient"""
+    """x̂ = (x - μ) s, where s = 1 / √(σ² + ε)        x̄ = (g - mean g - x̂ · mean(g x̂)) s, g = x̂'s gradient
+
+    s depends on x, smoothly: in the vjp a saved array would be right only the first time. So s is an op
+    of its own there, with a derivative of its own: s̄ ↦ -s̄ s² x̂ / N, for N values per channel.
+    """
     xp = xp_of(x._data)
     axes = (0, *range(2, x.ndim))
     mu = x._data.mean(axis=axes, keepdims=True)
@@ -66,11 +72,13 @@ def _normalised(x: Tensor, eps: float) -> tuple[Tensor, Array, Array]:
     variance = (data * data).mean(axis=axes, keepdims=True)
     scale = 1 / xp.sqrt(variance + eps)
     data *= scale
+    n = x.size // x.shape[1]
+    x = link(x)  # the value of x is not needed again: x̂ and s say it all
 
     def vjp(g: Tensor, x_hat: Tensor) -> Tensor:
-        # The scale depends on x, smoothly: as a saved array it would be right only the first time.
-        inverse = (var(x, axes, keepdims=True) + eps) ** -0.5 if is_recording() else constant(scale)
-        return (g - mean(g, axes, keepdims=True) - x_hat * mean(g * x_hat, axes, keepdims=True)) * inverse
+        back = lambda g, s: g * (s * s * (-1 / n)) * x_hat
+        s = record("inverse_std", scale, (x, back), broadcasts=True, output=True)
+        return (g - mean(g, axes, keepdims=True) - x_hat * mean(g * x_hat, axes, keepdims=True)) * s
 
     return record("normalise", data, (x, vjp), output=True), mu, variance
 
@@ -95,6 +103,11 @@ def dropout(x: Any, rate: float, rng: Any) -> Tensor:
     keeps the expected value of y at x.
     """
     x = tensor(x, "dropout")
+    rate = number("dropout", "rate", rate)
+    if x.dtype.kind != "f":
+        raise TypeError(f"dropout: a Tensor of dtype {x.dtype}; it needs floating point numbers")
+    if not hasattr(rng, "random"):
+        raise TypeError(f"dropout: rng={rng!r}; give a generator: numpy.random.default_rng(seed)")
     if not 0 <= rate < 1:
         raise ValueError(f"dropout: rate={rate} must be 0 or more and less than 1")
     keep = xp_of(x._data).asarray(rng.random(x.shape, dtype="float32") >= rate)

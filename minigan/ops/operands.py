@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,10 @@ def tensor(value: Any, op: str, like: Tensor | None = None) -> Tensor:
     home = theirs if like is None else _backend.backend_of(like._data)
     if theirs is not home and isinstance(value, theirs.array_type):
         raise errors.two_backends(op, home.name, theirs.name)
-    return Tensor(value, backend=home.name)
+    try:
+        return Tensor(value, backend=home.name)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{op}: {error}") from None
 
 
 def tensors(op: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
@@ -84,15 +88,48 @@ def broadcast_shape(op: str, *shapes: Shape) -> Shape:
     return tuple(reversed(result))
 
 
+def whole(op: str, what: str, value: Any, least: int | None = None) -> int:
+    """A whole number, NumPy's included; not 1.0, and not True."""
+    if (
+        isinstance(value, (bool, np.bool_))
+        or not hasattr(value, "__index__")
+        or getattr(value, "shape", None)
+    ):
+        raise TypeError(f"{op}: {what} must be a whole number, not {value!r}")
+    n = index(value)
+    if least is not None and n < least:
+        raise ValueError(f"{op}: {what} must be {least} or more, not {n}")
+    return n
+
+
+def number(op: str, what: str, value: Any) -> float:
+    """A plain number for a setting that no gradient flows to (a slope, an epsilon)."""
+    if isinstance(value, Tensor) or getattr(value, "shape", None):
+        raise TypeError(
+            f"{op}: {what} must be a plain number, not {type(value).__name__}; no gradient flows to it"
+        )
+    return float(value)
+
+
+def axis_of(op: str, axis: int, ndim: int) -> int:
+    """One axis, counted from 0."""
+    if axis is None or isinstance(axis, (list, tuple)):
+        raise TypeError(f"{op}: axis={axis}; this op works along one axis")
+    return axes_of(op, axis, ndim)[0]
+
+
 def axes_of(op: str, axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
     """`axis` as a tuple of axes from 0 to ndim - 1. None means all of them."""
     if axis is None:
         return tuple(range(ndim))
-    given = (axis,) if isinstance(axis, (int, np.integer)) else tuple(axis)
+    several = axis if isinstance(axis, (list, tuple)) else (axis,)
+    given = tuple(whole(op, "an axis", a) for a in several)
     for a in given:
+        if ndim == 0:
+            raise ValueError(f"{op}: axis {a} of a Tensor with shape (), which has no axes")
         if not -ndim <= a < ndim:
             raise ValueError(f"{op}: axis {a} of a Tensor with {ndim} axes; it has {-ndim} to {ndim - 1}")
-    axes = tuple(int(a) % ndim for a in given)
+    axes = tuple(a % ndim for a in given)
     if len(set(axes)) < len(axes):
         raise ValueError(f"{op}: axis {axis} names the same axis twice")
     return axes

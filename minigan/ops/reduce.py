@@ -16,7 +16,7 @@ import numpy as np
 from ..backend import Array, xp_of
 from ..tensor import Tensor, constant, record
 from .elementwise import exp, where
-from .operands import Shape, axes_of, tensor
+from .operands import Shape, axes_of, axis_of, tensor
 from .shape import broadcast_to, reshape
 
 __all__ = ["log_softmax", "logsumexp", "max", "mean", "min", "norm", "softmax", "sum", "var"]
@@ -37,19 +37,20 @@ def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """y = Σ x        x̄ = ȳ, spread"""
     x = tensor(x, "sum")
     shape, axes = x.shape, axes_of("sum", axis, x.ndim)
+    kept = _kept(shape, axes)
     data = x._data.sum(axis=axes, keepdims=keepdims)
-    return record("sum", data, (x, lambda g: broadcast_to(reshape(g, _kept(shape, axes)), shape)))
+    return record("sum", data, (x, lambda g: broadcast_to(reshape(g, kept), shape)))
 
 
 def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """y = Σ x / N        x̄ = ȳ / N, spread"""
     x = tensor(x, "mean")
     shape, axes = x.shape, axes_of("mean", axis, x.ndim)
-    n = _count(shape, axes)
+    kept, n = _kept(shape, axes), _count(shape, axes)
     if n == 0:
         raise ValueError(f"mean: nothing to average over axes {axes} of shape {shape}")
     data = x._data.mean(axis=axes, keepdims=keepdims)
-    return record("mean", data, (x, lambda g: broadcast_to(reshape(g * (1 / n), _kept(shape, axes)), shape)))
+    return record("mean", data, (x, lambda g: broadcast_to(reshape(g * (1 / n), kept), shape)))
 
 
 def var(x: Any, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
@@ -106,10 +107,10 @@ def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     top = xp.where(xp.isfinite(top), top, top.dtype.type(0))  # ∞ - ∞ is no number
     with np.errstate(divide="ignore"):  # log 0 = -∞ is the right answer where every entry is -∞
         data = xp.log(xp.exp(x._data - top).sum(axis=axes, keepdims=True)) + top
-    finite = xp.isfinite(data)
+    empty = data == -np.inf  # every entry is -∞, and x - y no number
 
     def vjp(g: Tensor, y: Tensor) -> Tensor:
-        return reshape(g, kept) * exp(x - where(finite, reshape(y, kept), 0.0))
+        return reshape(g, kept) * exp(x - where(empty, 0.0, reshape(y, kept)))
 
     return record("logsumexp", data if keepdims else xp.squeeze(data, axes), (x, vjp), output=True)
 
@@ -117,7 +118,7 @@ def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
 def softmax(x: Any, axis: int = -1) -> Tensor:
     """y = eˣ / Σ eˣ        x̄ = y (ȳ - Σ ȳ y)"""
     x = tensor(x, "softmax")
-    (axis,) = axes_of("softmax", axis, x.ndim)
+    axis = axis_of("softmax", axis, x.ndim)
     e = xp_of(x._data).exp(_below_top(x, axis))
     data = e / e.sum(axis=axis, keepdims=True)
     return record("softmax", data, (x, lambda g, y: y * (g - sum(g * y, axis, keepdims=True))), output=True)
@@ -126,7 +127,7 @@ def softmax(x: Any, axis: int = -1) -> Tensor:
 def log_softmax(x: Any, axis: int = -1) -> Tensor:
     """y = x - log Σ eˣ        x̄ = ȳ - eʸ Σ ȳ"""
     x = tensor(x, "log_softmax")
-    xp, (axis,) = xp_of(x._data), axes_of("log_softmax", axis, x.ndim)
+    xp, axis = xp_of(x._data), axis_of("log_softmax", axis, x.ndim)
     shifted = _below_top(x, axis)
     data = shifted - xp.log(xp.exp(shifted).sum(axis=axis, keepdims=True)) if x.size else shifted
     return record(
@@ -148,6 +149,7 @@ def norm(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
     def vjp(g: Tensor, y: Tensor) -> Tensor:
         y = reshape(y, kept)
-        return reshape(g, kept) * (x / where(y == 0, 1.0, y))
+        at_tip = y == 0
+        return reshape(g, kept) * where(at_tip, 0.0, x / where(at_tip, 1.0, y))
 
     return record("norm", data, (x, vjp), output=True)

@@ -16,8 +16,8 @@ import numpy as np
 
 from .. import backend as _backend
 from ..backend import xp_of
-from ..tensor import Tensor, record
-from .operands import Shape, axes_of, tensor
+from ..tensor import Tensor, constant, is_recording, record
+from .operands import Shape, axes_of, axis_of, tensor, whole
 
 __all__ = [
     "broadcast_to",
@@ -44,7 +44,7 @@ def reshape(x: Any, *shape: Any) -> Tensor:
     One length may be -1: whatever is left. Both reshape(x, (2, -1)) and reshape(x, 2, -1) work.
     """
     x = tensor(x, "reshape")
-    new = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+    new = tuple(shape[0]) if len(shape) == 1 and hasattr(shape[0], "__len__") else shape
     before = x.shape
     try:
         data = x._data.reshape(new)
@@ -85,12 +85,17 @@ def matrix_transpose(x: Any) -> Tensor:
     return record("transpose", x._data.swapaxes(-1, -2), (x, lambda g: matrix_transpose(g)))
 
 
+def itself(x: Tensor) -> Tensor:
+    """x where there is nothing to do: to the tape, no op at all; under no_grad, a constant."""
+    return x if is_recording() else x.detach()
+
+
 def broadcast_to(x: Any, shape: int | Sequence[int]) -> Tensor:
     """y = x repeated to fill `shape` (x itself if it does)        x̄ = ȳ summed over the repetitions"""
     x = tensor(x, "broadcast_to")
     shape, before = _shape(shape), x.shape
     if shape == before:
-        return x
+        return itself(x)
     lead = len(shape) - len(before)
     if lead < 0 or any(old not in (1, new) for old, new in zip(before, shape[lead:], strict=True)):
         raise ValueError(
@@ -110,7 +115,7 @@ def sum_to(x: Any, shape: int | Sequence[int]) -> Tensor:
     x = tensor(x, "sum_to")
     shape, before = _shape(shape), x.shape
     if shape == before:
-        return x
+        return itself(x)
     lead = len(before) - len(shape)
     if lead < 0 or any(new not in (1, old) for old, new in zip(before[lead:], shape, strict=True)):
         raise ValueError(f"sum_to: shape {shape} does not broadcast to {before}, so no sum leads back")
@@ -122,13 +127,13 @@ def sum_to(x: Any, shape: int | Sequence[int]) -> Tensor:
 
 
 def _shape(shape: int | Sequence[int]) -> Shape:
-    return (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(shape)
+    return tuple(shape) if isinstance(shape, (list, tuple)) else (whole("shape", "a length", shape),)
 
 
 def concat(xs: Sequence[Any], axis: int = 0) -> Tensor:
     """y = the Tensors of `xs` one behind the other along an axis        x̄ᵢ = its slice of ȳ"""
     xs = _several(xs, "concat")
-    (axis,) = axes_of("concat", axis, xs[0].ndim)
+    axis = axis_of("concat", axis, xs[0].ndim)
     for x in xs:
         if x.ndim != xs[0].ndim or any(i != axis and x.shape[i] != xs[0].shape[i] for i in range(x.ndim)):
             raise ValueError(f"concat: shapes {[x.shape for x in xs]} must be equal except along axis {axis}")
@@ -144,7 +149,7 @@ def concat(xs: Sequence[Any], axis: int = 0) -> Tensor:
 def stack(xs: Sequence[Any], axis: int = 0) -> Tensor:
     """y = Tensors of one shape side by side along a new axis        x̄ᵢ = its layer of ȳ"""
     xs = _several(xs, "stack")
-    (axis,) = axes_of("stack", axis, xs[0].ndim + 1)
+    axis = axis_of("stack", axis, xs[0].ndim + 1)
     if any(x.shape != xs[0].shape for x in xs):
         raise ValueError(f"stack: shapes {[x.shape for x in xs]} must be equal")
     edges = [(x, lambda g, layer=(slice(None),) * axis + (i,): getitem(g, layer)) for i, x in enumerate(xs)]
@@ -162,9 +167,10 @@ def _several(xs: Sequence[Any], op: str) -> list[Tensor]:
 def split(x: Any, parts: int | Sequence[int], axis: int = 0) -> list[Tensor]:
     """x cut along an axis: into `parts` equal parts, or at the places listed in `parts`"""
     x = tensor(x, "split")
-    (axis,) = axes_of("split", axis, x.ndim)
+    axis = axis_of("split", axis, x.ndim)
     length = x.shape[axis]
-    if isinstance(parts, (int, np.integer)):
+    if not isinstance(parts, (list, tuple)):
+        parts = whole("split", "parts", parts)
         if parts < 1 or length % parts:
             raise ValueError(f"split: axis {axis} of shape {x.shape} does not divide into {parts} parts")
         parts = [length // parts * i for i in range(1, parts)]
@@ -183,6 +189,8 @@ def pad(x: Any, widths: Widths, value: float = 0.0) -> Tensor:
     """
     x = tensor(x, "pad")
     widths = _widths(widths, x, "pad")
+    if x.dtype.kind != "f" and not float(value).is_integer():
+        raise TypeError(f"pad: value={value} is not a number of dtype {x.dtype}")
     shape = tuple(n + before + after for n, (before, after) in zip(x.shape, widths, strict=True))
     data = xp_of(x._data).full(shape, value, x.dtype)
     data[_inside(widths, shape)] = x._data
@@ -203,8 +211,10 @@ def _inside(widths: Sequence[tuple[int, int]], shape: Sequence[int]) -> tuple[sl
 
 
 def _widths(widths: Widths, x: Tensor, op: str) -> tuple[tuple[int, int], ...]:
-    sides = [(widths, widths)] * x.ndim if isinstance(widths, int) else widths
-    pairs = tuple((int(before), int(after)) for before, after in sides)
+    sides = widths if isinstance(widths, (list, tuple)) else [(widths, widths)] * x.ndim
+    if not all(isinstance(side, (list, tuple)) and len(side) == 2 for side in sides):
+        raise ValueError(f"{op}: widths {widths}; give (before, after) for each axis, or one number for all")
+    pairs = tuple((whole(op, "a width", a), whole(op, "a width", b)) for a, b in sides)
     if len(pairs) != x.ndim or any(n < 0 for pair in pairs for n in pair):
         raise ValueError(
             f"{op}: widths {pairs} for a Tensor of shape {x.shape}; give (before, after), "
@@ -223,25 +233,30 @@ def flip(x: Any, axis: int | Sequence[int] | None = None) -> Tensor:
 def getitem(x: Any, index: Any) -> Tensor:
     """y = x[index], with everything NumPy indexes with        x̄ = zeros with ȳ added at [index]"""
     x = tensor(x, "getitem")
-    index, shape = _frozen_index(index, x), x.shape
-    try:
-        data = x._data[index]
-    except IndexError as error:
-        raise IndexError(f"getitem: {error} (the Tensor has shape {shape})") from None
-    return record("getitem", data, (x, lambda g: _scatter_add(g, index, shape)))
+    return _getitem(x, _safe_index(index, x), "getitem")
 
 
 def scatter_add(values: Any, index: Any, shape: int | Sequence[int]) -> Tensor:
     """y = zeros(shape); y[index] += values, every repetition counted        v̄ = ȳ[index]"""
     values = tensor(values, "scatter_add")
-    index, shape = _frozen_index(index, values), _shape(shape)
-    taken = getitem(broadcast_to(xp_of(values._data).zeros((), values.dtype), shape), index).shape
+    index, shape = _safe_index(index, values), _shape(shape)
+    xp = xp_of(values._data)
+    taken = _getitem(constant(xp.broadcast_to(xp.zeros((), values.dtype), shape)), index, "scatter_add").shape
     if taken != values.shape:
         raise ValueError(
             f"scatter_add: this index takes shape {taken} out of {shape}, "
             f"but the values have shape {values.shape}"
         )
     return _scatter_add(values, index, shape)
+
+
+def _getitem(x: Tensor, index: Any, name: str) -> Tensor:
+    shape = x.shape
+    try:
+        data = x._data[index]
+    except IndexError as error:
+        raise IndexError(f"{name}: {error} (the Tensor has shape {shape})") from None
+    return record(name, data, (x, lambda g: _scatter_add(g, index, shape)))
 
 
 def _scatter_add(values: Tensor, index: Any, shape: Shape) -> Tensor:
@@ -251,7 +266,7 @@ def _scatter_add(values: Tensor, index: Any, shape: Shape) -> Tensor:
         _backend.scatter_add(data, index, values._data)  # integers may repeat
     else:
         data[index] = values._data
-    return record("scatter_add", data, (values, lambda g: getitem(g, index)))
+    return record("scatter_add", data, (values, lambda g: _getitem(g, index, "getitem")))
 
 
 def take(x: Any, indices: Any, axis: int = 0) -> Tensor:
@@ -263,31 +278,38 @@ def take(x: Any, indices: Any, axis: int = 0) -> Tensor:
             [0., 1.]], dtype=float64, backend=numpy)
     """
     x = tensor(x, "take")
-    (axis,) = axes_of("take", axis, x.ndim)
-    positions = _frozen_array(indices, x)
+    axis = axis_of("take", axis, x.ndim)
+    positions = _safe_array(indices, x)
     if positions.dtype.kind == "b":
         raise TypeError("take: the indices are booleans; use x[mask] to select where a mask holds")
-    return getitem(x, (slice(None),) * axis + (positions,))
+    return _getitem(x, (slice(None),) * axis + (positions,), "take")
 
 
-def _frozen_index(index: Any, x: Tensor) -> Any:
-    """The index, with arrays that nobody can change before the backward walk."""
+def _safe_index(index: Any, x: Tensor) -> Any:
+    """The index in a form that nobody can change before the backward walk."""
     if not isinstance(index, tuple):
-        return _frozen_part(index, x)
-    return tuple(_frozen_part(part, x) for part in index)
+        return _safe_part(index, x)
+    return tuple(_safe_part(part, x) for part in index)
 
 
-def _frozen_part(part: Any, x: Tensor) -> Any:
-    simple = part is None or part is Ellipsis or isinstance(part, (int, slice, np.integer))
-    return part if simple else _frozen_array(part, x)
+def _safe_part(part: Any, x: Tensor) -> Any:
+    if isinstance(part, slice):
+        ends = (part.start, part.stop, part.step)
+        return slice(*(None if end is None else whole("getitem", "a slice's end", end) for end in ends))
+    simple = part is None or part is Ellipsis or isinstance(part, (int, np.integer))
+    return part if simple else _safe_array(part, x)
 
 
-def _frozen_array(part: Any, x: Tensor) -> Any:
-    part = part._data if isinstance(part, Tensor) else part
-    ours = type(part) is type(x._data) and isinstance(part, np.ndarray) and not part.flags.writeable
-    array = part if ours else _backend.asarray(part, _backend.backend_of(x._data))
+def _safe_array(part: Any, x: Tensor) -> Any:
+    if isinstance(part, Tensor) and type(part._data) is type(x._data):
+        array = part._data  # read-only, and nobody has another way to it
+    else:
+        try:
+            array = _backend.asarray(part, _backend.backend_of(x._data))
+        except (TypeError, ValueError):
+            raise IndexError(f"an index of type {type(part).__name__}: see NumPy's indexing") from None
     if array.size == 0 and isinstance(part, (list, tuple)):
         array = array.astype(int)  # NumPy makes [] an array of floats
     if array.dtype.kind not in "iub":
-        raise IndexError(f"index of dtype {array.dtype}: positions are whole numbers, masks booleans")
+        raise IndexError(f"an index of dtype {array.dtype}: positions are whole numbers, masks booleans")
     return _backend.seal(array)
