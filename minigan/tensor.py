@@ -330,10 +330,11 @@ def grad(y, xs, grad_y=None, *, create_graph=False, unreachable="none"):
     if unreachable not in ("none", "zeros"):
         raise ValueError(f"grad: unreachable must be 'none' or 'zeros', not {unreachable!r}")
     wanted = [xs] if isinstance(xs, Tensor) else list(xs)
-    for what, t in (("y", y), *((f"xs[{i}]", x) for i, x in enumerate(wanted))):
-        if not isinstance(t, Tensor):
-            raise TypeError(f"grad: {what} is a {type(t).__name__}, not a Tensor")
+    if not isinstance(y, Tensor):
+        raise TypeError(f"grad: y is a {type(y).__name__}, not a Tensor")
     for i, x in enumerate(wanted):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"grad: xs[{i}] is a {type(x).__name__}, not a Tensor")
         if x.node is None:
             raise errors.not_required(i)
     if unreachable == "zeros" and y.node is None:
@@ -341,12 +342,14 @@ def grad(y, xs, grad_y=None, *, create_graph=False, unreachable="none"):
     else:
         found = _backpropagate(y, _seed(y, grad_y, "grad"), {x.node for x in wanted}, create_graph)
     gradients: list[Any] = []
-    for i, x in enumerate(wanted):
+    given: set[Node] = set()
+    for x in wanted:
         g = found.get(x.node)
         if g is None and unreachable == "zeros":
             g = constant(_backend.xp_of(x._data).zeros(x.shape, x.dtype))
-        elif g is not None and any(x.node is other.node for other in wanted[:i]):
+        elif g is not None and x.node in given:
             g = g.copy()  # the same x twice
+        given.add(x.node)
         gradients.append(g)
     return gradients[0] if isinstance(xs, Tensor) else gradients
 

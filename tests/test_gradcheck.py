@@ -228,6 +228,7 @@ def test_there_are_enough_mutants():
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
 
 
+@pytest.mark.mutant
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_mutants_are_caught(mutant):
     """With any seed: a checker that has to be lucky is none."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..backend import xp_of
+from ..backend import Array, xp_of
+from ..kernels import linear as kernels
 from ..tensor import Tensor, record
 from .operands import broadcast_shape, tensor, tensors
 from .reduce import sum
-from .shape import broadcast_to, matrix_transpose, reshape, sum_to
+from .shape import broadcast_to, matrix_transpose, reshape
 
 __all__ = ["einsum", "linear", "matmul"]
 
@@ -34,13 +35,18 @@ def matmul(a: Any, b: Any) -> Tensor:
             f"matmul: shapes {a.shape} and {b.shape}; the last axis of the first ({a.shape[-1]}) must "
             f"equal the last but one of the second ({b.shape[-2]})"
         )
-    shape_a, shape_b = a.shape, b.shape
-    broadcast_shape("matmul (batch axes)", shape_a[:-2], shape_b[:-2])
+    if a.ndim > 2 or b.ndim > 2:
+        broadcast_shape("matmul (batch axes)", a.shape[:-2], b.shape[:-2])
+    return _matmul(a, b, a._data @ b._data)
+
+
+def _matmul(a: Tensor, b: Tensor, data: Array) -> Tensor:
     return record(
         "matmul",
-        a._data @ b._data,
-        (a, lambda g: sum_to(matmul(g, matrix_transpose(b)), shape_a)),
-        (b, lambda g: sum_to(matmul(matrix_transpose(a), g), shape_b)),
+        data,
+        (a, lambda g: matmul(g, matrix_transpose(b))),
+        (b, lambda g: matmul(matrix_transpose(a), g)),
+        broadcasts=True,
     )
 
 
@@ -59,13 +65,16 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Tensor:
         lead = x.shape[:-1]
         rows = reshape(x, math.prod(lead), x.shape[-1])
         return reshape(linear(rows, weight, bias), (*lead, weight.shape[0]))
-    edges = [(x, lambda g: matmul(g, weight)), (weight, lambda g: matmul(matrix_transpose(g), x))]
+    edges = [
+        (x, lambda g: _matmul(g, weight, kernels.product(g._data, weight._data))),
+        (weight, lambda g: matmul(matrix_transpose(g), x)),
+    ]
     if bias is None:
-        return record("linear", x._data @ weight._data.T, *edges)
+        return record("linear", kernels.product(x._data, weight._data.T), *edges)
     bias = tensor(bias, "linear", like=x)
     if bias.shape != weight.shape[:1]:
         raise ValueError(f"linear: bias of shape {bias.shape} for weight of shape {weight.shape}")
-    data = x._data @ weight._data.T
+    data = kernels.product(x._data, weight._data.T)
     if bias.dtype == data.dtype:
         data += bias._data
     else:

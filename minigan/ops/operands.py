@@ -53,9 +53,11 @@ def tensor(value: Any, op: str, like: Tensor | None = None) -> Tensor:
 
 def tensors(op: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
     """Two operands as Tensors of one backend: that of the first one that is a Tensor already."""
-    if isinstance(b, Tensor) and not isinstance(a, Tensor):
+    if not isinstance(a, Tensor) and isinstance(b, Tensor):
         return tensor(a, op, like=b), b
     a = tensor(a, op)
+    if isinstance(b, Tensor) and type(a._data) is type(b._data):
+        return a, b
     return a, tensor(b, op, like=a)
 
 
@@ -122,6 +124,8 @@ def axes_of(op: str, axis: int | Sequence[int] | None, ndim: int) -> tuple[int, 
     """`axis` as a tuple of axes from 0 to ndim - 1. None means all of them."""
     if axis is None:
         return tuple(range(ndim))
+    if type(axis) is int and 0 <= axis < ndim:
+        return (axis,)
     several = axis if isinstance(axis, (list, tuple)) else (axis,)
     given = tuple(whole(op, "an axis", a) for a in several)
     for a in given:

@@ -33,24 +33,28 @@ def _count(shape: Shape, axes: Shape) -> int:
     return math.prod(shape[i] for i in axes)
 
 
+def _spread(g: Tensor, shape: Shape, axes: Shape) -> Tensor:
+    """A gradient for the result of a sum, handed to each of the entries that were summed."""
+    return broadcast_to(reshape(g, _kept(shape, axes)), shape)
+
+
 def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """y = Σ x        x̄ = ȳ, spread"""
     x = tensor(x, "sum")
     shape, axes = x.shape, axes_of("sum", axis, x.ndim)
-    kept = _kept(shape, axes)
     data = x._data.sum(axis=axes, keepdims=keepdims)
-    return record("sum", data, (x, lambda g: broadcast_to(reshape(g, kept), shape)))
+    return record("sum", data, (x, lambda g: _spread(g, shape, axes)))
 
 
 def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """y = Σ x / N        x̄ = ȳ / N, spread"""
     x = tensor(x, "mean")
     shape, axes = x.shape, axes_of("mean", axis, x.ndim)
-    kept, n = _kept(shape, axes), _count(shape, axes)
+    n = _count(shape, axes)
     if n == 0:
         raise ValueError(f"mean: nothing to average over axes {axes} of shape {shape}")
     data = x._data.mean(axis=axes, keepdims=keepdims)
-    return record("mean", data, (x, lambda g: broadcast_to(reshape(g * (1 / n), kept), shape)))
+    return record("mean", data, (x, lambda g: _spread(g * (1 / n), shape, axes)))
 
 
 def var(x: Any, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
