@@ -18,7 +18,7 @@ NAMES = ("numpy", "strict", "cupy")
 
 common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("dev", max_examples=20, **common)
-settings.register_profile("ci", max_examples=20, derandomize=True, print_blob=True, **common)
+settings.register_profile("ci", max_examples=100, derandomize=True, print_blob=True, **common)
 settings.register_profile("long", max_examples=500, **common)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
 

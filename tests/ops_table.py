@@ -416,7 +416,10 @@ def convolutions(draw, kind="conv2d"):
 
 def flat(case):
     """conv2d's case for conv1d: the last axis alone."""
-    args = [X((*x.shape[:2], x.shape[-1])) if len(x.shape) == 4 else x for x in case.args]
+    args = [
+        X((*x.shape[:2], x.shape[-1])) if isinstance(x, X) and len(x.shape) == 4 else x for x in case.args
+    ]
+    args = [x[1] if isinstance(x, tuple) else x for x in args]
     return Case(tuple(args), {k: v[1] if isinstance(v, tuple) else v for k, v in case.kwargs.items()})
 
 
@@ -614,6 +617,11 @@ def conv2d_weight(x, y, kernel, stride=1, padding=0, dilation=1, groups=1):
 def conv1d(x, w, bias=None, stride=1, padding=0, dilation=1, groups=1):
     y = conv2d(x[:, :, None], w[:, :, None], bias, (1, stride), (0, padding), (1, dilation), groups)
     return y[:, :, 0]
+
+
+def conv1d_weight(x, y, kernel, stride=1, padding=0, dilation=1, groups=1):
+    options = ((1, stride), (0, padding), (1, dilation), groups)
+    return conv2d_weight(x[:, :, None], y[:, :, None], (1, kernel), *options)[:, :, 0]
 
 
 def conv_transpose1d(y, w, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
@@ -827,6 +835,9 @@ OPS = [
        both),
     Op(ops.conv1d, conv1d, convolutions().map(flat), (call(X((0, 1, 2)), X((1, 1, 2)), X((1,))),),
        without_bias),
+    Op(ops.conv1d_weight, conv1d_weight, convolutions("conv2d_weight").map(flat),
+       (call(X((0, 1, 2)), X((0, 1, 1)), 2),),
+       both),
     Op(ops.conv_transpose1d, conv_transpose1d, convolutions("conv_transpose2d").map(flat),
        (call(X((0, 1, 2)), X((1, 1, 2)), X((1,))),),
        without_bias),

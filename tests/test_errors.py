@@ -45,7 +45,7 @@ CASES = {
     "padding text": (lambda: mg.conv2d(X, ones(4, 3, 3, 3), padding="same"), r"conv2d: padding must be a whole number, not 'same'"),
     "rank": (lambda: mg.conv2d(ones(3, 8, 8), ones(4, 3, 3, 3)), r"conv2d: a Tensor of shape \(3, 8, 8\).*\(N, C, H, W\)"),
     "conv bias": (lambda: mg.conv2d(X, ones(4, 3, 3, 3), ones(3)), r"conv2d: bias of shape \(3,\) for 4 output channels"),
-    "conv1d": (lambda: mg.conv1d(X, ones(4, 3, 3)), r"conv1d: input of shape \(2, 3, 8, 8\).*three axes"),
+    "conv1d": (lambda: mg.conv1d(X, ones(4, 3, 3)), r"conv1d: shapes \(2, 3, 8, 8\) and \(4, 3, 3\).*three axes"),
     "conv1d channels": (lambda: mg.conv1d(ones(2, 3, 8), ones(4, 2, 3)), r"conv1d: input of shape \(2, 3, 1, 8\) has 3 channels"),
     "stride float": (lambda: mg.conv2d(X, ones(4, 3, 3, 3), stride=1.0), r"conv2d: stride must be a whole number, not 1.0"),
     "transposed": (lambda: mg.conv_transpose2d(X, ones(4, 2, 3, 3)), r"conv_transpose2d: input of shape .*has 3 channels.*works on 4"),

@@ -27,6 +27,7 @@ from .shape import pad, reshape
 __all__ = [
     "avg_pool",
     "conv1d",
+    "conv1d_weight",
     "conv2d",
     "conv2d_weight",
     "conv_transpose1d",
@@ -175,17 +176,22 @@ def conv2d_weight(
 
     Shapes: x (N, C, H, W), y (N, O, OH, OW) as conv2d makes it from x, result (O, C/groups, KH, KW).
     """
-    name = "conv2d_weight"
-    x, y = tensors(name, x, y)
-    _check_rank(name, x, y)
-    how, size = _geometry(name, stride, padding, dilation, groups), _pair(name, "kernel", kernel, least=1)
+    return _conv_weight_checked("conv2d_weight", x, y, kernel, stride, padding, dilation, groups)
+
+
+def _conv_weight_checked(
+    op: str, x: Any, y: Any, kernel: Size, stride: Size, padding: Size, dilation: Size, groups: int
+) -> Tensor:
+    x, y = tensors(op, x, y)
+    _check_rank(op, x, y)
+    how, size = _geometry(op, stride, padding, dilation, groups), _pair(op, "kernel", kernel, least=1)
     if x.shape[1] % groups or y.shape[1] % groups:
-        raise ValueError(f"{name}: groups={groups} must divide the channels of {x.shape} and {y.shape}")
-    _check_fit(name, x.shape[2:], size, how)
+        raise ValueError(f"{op}: groups={groups} must divide the channels of {x.shape} and {y.shape}")
+    _check_fit(op, x.shape[2:], size, how)
     expected = (x.shape[0], y.shape[1], *how.size_after(x.shape[2:], size))
     if y.shape != expected:
         raise ValueError(
-            f"{name}: from x of shape {x.shape} a {size} kernel makes shape {expected}, not {y.shape}"
+            f"{op}: from x of shape {x.shape} a {size} kernel makes shape {expected}, not {y.shape}"
         )
     return _conv_weight(x, y, how, size)
 
@@ -221,6 +227,23 @@ def conv_transpose1d(
         "conv_transpose1d", y, w, bias, (1, stride), (0, padding), (0, output_padding), groups, (1, dilation)
     )
     return reshape(x, x.shape[0], x.shape[1], x.shape[3])
+
+
+def conv1d_weight(
+    x: Any,
+    y: Any,
+    kernel: int,
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+    groups: int = 1,
+) -> Tensor:
+    """conv2d_weight on images one pixel high. Shapes: x (N, C, L), y (N, O, OL)."""
+    x, y = _flat("conv1d_weight", x, y)
+    w = _conv_weight_checked(
+        "conv1d_weight", x, y, (1, kernel), (1, stride), (0, padding), (1, dilation), groups
+    )
+    return reshape(w, w.shape[0], w.shape[1], w.shape[3])
 
 
 # ------------------------------------------------------------------------------------ pooling
@@ -331,8 +354,8 @@ def _flat(op: str, x: Any, w: Any) -> tuple[Tensor, Tensor]:
     x, w = tensors(op, x, w)
     if x.ndim != 3 or w.ndim != 3:
         raise ValueError(
-            f"{op}: input of shape {x.shape} and weight of shape {w.shape}; both must have three axes: "
-            "(N, C, L) and (O, C/groups, K)"
+            f"{op}: shapes {x.shape} and {w.shape}; both must have three axes: (N, C, L) for images, "
+            "(O, C/groups, K) for a weight"
         )
     return tuple(reshape(t, t.shape[0], t.shape[1], 1, t.shape[2]) for t in (x, w))  # type: ignore[return-value]
 
