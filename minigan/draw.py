@@ -15,7 +15,8 @@ from typing import Any, TextIO
 
 from . import backend as _backend
 from .backend import Array
-from .tensor import Leaf, Node, Tensor, Vjp, _observer, history
+from .tape import Leaf, Node, Vjp, history, observing
+from .tensor import Tensor
 
 __all__ = ["Event", "Trace", "draw", "trace"]
 
@@ -171,13 +172,13 @@ def trace(show: bool = True, *, file: TextIO | None = None) -> Iterator[Trace]:
     A trace within a trace: both list what runs in the inner block (the outer one when that block ends).
     Ops in other threads are not seen. No array is kept alive.
     """
-    outer = _observer.get()
+    outer = observing.get()
     t = Trace()
-    token = _observer.set(t)
+    token = observing.set(t)
     try:
         yield t
     finally:
-        _observer.reset(token)
+        observing.reset(token)
         t._stop()
         if isinstance(outer, Trace):
             outer._take_over(t)

@@ -6,7 +6,7 @@ chain rule says how L changes with a and with b:
     ā = c̄ b        b̄ = c̄ a
 
 Such a rule, from the gradient of an output to the gradient of one input, is a *vjp* (it multiplies
-a vector by the op's Jacobian). Every op hands its vjps to `record`, which keeps them in a Node.
+a vector by the op's Jacobian). Every op hands its vjps to `record`, which keeps them in a Node (tape.py).
 `grad` starts at the end, follows the nodes from the youngest to the oldest, calls each vjp once,
 and adds up what arrives at the same place. That is all of backpropagation.
 
@@ -19,12 +19,7 @@ Read on with ops/elementwise.py, where the first ops are. How a Tensor resembles
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ContextDecorator
-from contextvars import ContextVar
-from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
-from operator import attrgetter
+from collections.abc import Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -33,6 +28,7 @@ from . import backend as _backend
 from . import errors
 from .arraylike import ArrayLike
 from .backend import Array
+from .tape import Leaf, Node, Vjp, history, is_recording, leading_to, no_grad, observing, recording
 
 __all__ = [
     "Leaf",
@@ -47,58 +43,12 @@ __all__ = [
     "record",
 ]
 
-Vjp = Callable[..., "Tensor"]
 Edge = tuple["Tensor", Vjp]
 
 _ndarray = np.ndarray
-_count = itertools.count()
-# Per thread and per task, so that `no_grad` in one never switches off another.
-_recording: ContextVar[bool] = ContextVar("recording", default=True)
-_observer: ContextVar[Any] = ContextVar("observer", default=None)  # draw.trace looks on from here
 
 
-# ---------------------------------------------------------------------------------- history
-
-
-class Node:
-    """One step of history: an op, and an edge to each input that a gradient can flow to.
-
-    A node holds no activations; its vjps hold exactly what they need, and the rest is freed at
-    once. `output` is the exception that avoids a circle: the vjp of tanh needs tanh's own result,
-    and a closure holding the result Tensor would in turn be held by it. So an op that records with
-    output=True has its array kept here, and its vjps are called as vjp(g, y).
-    """
-
-    __slots__ = ("broadcasts", "dtype", "edges", "frozen", "name", "number", "output", "shape")
-    version, active = 0, True  # the result of an op never changes, and is never frozen
-
-    def __init__(self, name, shape, dtype, edges=(), frozen=(), broadcasts=False, output=None):
-        self.name: str = name
-        self.number: int = next(_count)  # a parent is always older than its child
-        self.shape: tuple[int, ...] = shape
-        self.dtype: np.dtype = dtype
-        self.edges: Sequence[tuple[Node, Vjp, int]] = edges  # input, vjp, version of the input
-        self.frozen: Sequence[tuple[Leaf, int]] = frozen  # inputs that are frozen leaves, and versions
-        self.broadcasts: bool = broadcasts
-        self.output: Array | None = output
-
-
-class Leaf(Node):
-    """Where history begins: a Tensor made by the user with requires_grad. Here gradients arrive.
-
-    `version` counts how often the Tensor's value was changed. Every op notes the version it saw,
-    so that a backward walk through a value that is no longer there fails instead of lying. Likewise
-    `active`, which is False while the Tensor is frozen.
-    """
-
-    __slots__ = ("active", "fixed", "grad", "version")
-
-    def __init__(self, name, shape, dtype, fixed):
-        super().__init__(name, shape, dtype)
-        self.grad: Tensor | None = None
-        self.version: int = 0
-        self.active: bool = True
-        self.fixed: bool = fixed  # was a constant before: ops may have used it without noting a version
+# ----------------------------------------------------------------------------------- record
 
 
 def record(name: str, data: Array, *edges: Edge, broadcasts: bool = False, output: bool = False) -> Tensor:
@@ -120,7 +70,7 @@ def record(name: str, data: Array, *edges: Edge, broadcasts: bool = False, outpu
     else:
         data = _backend.seal(data)
     node = None
-    if _recording.get():
+    if recording.get():
         kept: list[tuple[Node, Vjp, int]] = []
         frozen: tuple[tuple[Leaf, int], ...] = ()
         for x, vjp in edges:
@@ -130,7 +80,7 @@ def record(name: str, data: Array, *edges: Edge, broadcasts: bool = False, outpu
                 frozen = (*frozen, (x.leaf, x.leaf.version))
         if kept:
             node = Node(name, data.shape, data.dtype, kept, frozen, broadcasts, data if output else None)
-    if (observer := _observer.get()) is not None:
+    if (observer := observing.get()) is not None:
         observer.forward(name, data, [x for x, _ in edges])
     result = _new(Tensor)  # as in _wrap, without the cost of a call
     result._data = data
@@ -139,74 +89,18 @@ def record(name: str, data: Array, *edges: Edge, broadcasts: bool = False, outpu
     return result
 
 
-class no_grad(ContextDecorator):
-    """Inside, ops are computed but not remembered. Also a decorator: `@no_grad()`.
-
-    >>> x = Tensor(2.0, requires_grad=True)
-    >>> with no_grad():
-    ...     (x * x).requires_grad
-    False
-    """
-
-    def __enter__(self) -> None:
-        self._before = _recording.get()
-        _recording.set(False)
-
-    def __exit__(self, *exception: Any) -> None:
-        _recording.set(self._before)
-
-    def _recreate_cm(self) -> no_grad:
-        return no_grad()  # one for each call of a decorated function, which may call itself
-
-    def __call__(self, function: Any) -> Any:
-        if isgeneratorfunction(function) or iscoroutinefunction(function) or isasyncgenfunction(function):
-            raise TypeError("@no_grad() would end before the body of a generator runs; use `with no_grad():`")
-        return super().__call__(function)
-
-
-def is_recording() -> bool:
-    """Whether ops are remembered just now. A vjp may ask, to take a short cut when they are not."""
-    return _recording.get()
-
-
 # --------------------------------------------------------------------------------- gradients
-
-
-def history(*roots: Node) -> list[Node]:
-    """The nodes that `roots` came from, themselves included, youngest first.
-
-    Every node is younger than its inputs, so this order visits a node only after everything that
-    was computed from it. No recursion: a history may be longer than Python's stack.
-    """
-    found, stack = set(roots), list(roots)
-    while stack:
-        for parent, _, _ in stack.pop().edges:
-            if parent not in found:
-                found.add(parent)
-                stack.append(parent)
-    return sorted(found, key=attrgetter("number"), reverse=True)
-
-
-def _leading_to(wanted: Iterable[Node], order: list[Node]) -> set[Node]:
-    """The nodes of `order` (youngest first) from which a path leads down to a wanted one."""
-    useful = set(wanted)
-    for node in reversed(order):
-        for parent, _, _ in node.edges:
-            if parent in useful:
-                useful.add(node)
-                break
-    return useful
 
 
 def _backpropagate(y: Any, seed: Tensor, wanted: set[Node] | None, create_graph: bool) -> dict:
     """{node: dL/dnode} for the nodes in `wanted` (None: all leaves), given seed = dL/dy."""
     order = history(y.node)
-    useful = set(order) if wanted is None else _leading_to(wanted, order)
-    observer = _observer.get()
+    useful = set(order) if wanted is None else leading_to(wanted, order)
+    observer = observing.get()
     arrived: dict[Node, Tensor] = {y.node: seed}  # what has reached a node so far
     ours: set[Node] = set()  # nodes where that is a sum in memory that nobody else has seen
     result: dict[Node, Tensor] = {}
-    token = _recording.set(create_graph)
+    token = recording.set(create_graph)
     if observer is not None:
         observer.walking(1)
     try:
@@ -247,7 +141,7 @@ def _backpropagate(y: Any, seed: Tensor, wanted: set[Node] | None, create_graph:
                     ours.add(parent)
         return _unshared(result, seed)
     finally:
-        _recording.reset(token)
+        recording.reset(token)
         if observer is not None:
             observer.walking(-1)
 

@@ -18,7 +18,8 @@ import pytest
 
 import minigan.ops  # binds the operators of Tensor
 from minigan import backend
-from minigan.tensor import Tensor, _observer, grad, history, no_grad, record
+from minigan.tape import history, observing
+from minigan.tensor import Tensor, grad, no_grad, record
 
 # By name: `minigan.draw` may also be the function, if the package makes it public.
 draw = importlib.import_module("minigan.draw")
@@ -361,7 +362,7 @@ def clock(monkeypatch) -> Clock:
 
 def starts() -> None:
     """What every op does first."""
-    if (observer := _observer.get()) is not None:
+    if (observer := observing.get()) is not None:
         observer.begin()
 
 
@@ -510,7 +511,7 @@ def test_after_an_exception_the_trace_is_off(where, capsys):
         if where == "forward":
             fails()
         grad(y, x, np.ones(3))
-    assert _observer.get() is None
+    assert observing.get() is None
     assert [e.op for e in t.events] == ["mul"]
     x * 3
     assert len(t.events) == 1
@@ -553,7 +554,7 @@ def test_a_trace_within_a_trace():
     assert [e.op for e in outer.events] == ["mul", "add", "sub"]
     assert sum(e.seconds for e in outer.events) <= outer.wall
     assert inner.wall <= outer.wall
-    assert _observer.get() is None
+    assert observing.get() is None
 
 
 def test_other_threads_are_not_seen():

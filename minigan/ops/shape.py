@@ -16,7 +16,8 @@ import numpy as np
 
 from .. import backend as _backend
 from ..backend import xp_of
-from ..tensor import Tensor, constant, is_recording, record
+from ..tape import is_recording
+from ..tensor import Tensor, constant, record
 from .operands import Shape, axes_of, axis_of, tensor, whole
 
 __all__ = [
