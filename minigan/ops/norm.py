@@ -77,7 +77,7 @@ def _normalised(x: Tensor, eps: float) -> tuple[Tensor, Array, Array]:
 
     def vjp(g: Tensor, x_hat: Tensor) -> Tensor:
         back = lambda g, s: g * (s * s * (-1 / n)) * x_hat
-        s = record("inverse_std", scale, (x, back), broadcasts=True, output=True)
+        s = record("inverse_std", scale, (x, back), output=True)
         return (g - mean(g, axes, keepdims=True) - x_hat * mean(g * x_hat, axes, keepdims=True)) * s
 
     return record("normalise", data, (x, vjp), output=True), mu, variance
