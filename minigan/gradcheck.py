@@ -25,19 +25,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from .backend import to_numpy
-from .tensor import Tensor, grad
+from .differences import EPS, ROUNDING, Function, Line, Step, gradients_of, on_host
+from .tensor import Tensor
 
 __all__ = ["GradientError", "Kink", "adjoint_check", "gradcheck"]
 
-EPS = float(np.finfo(np.float64).eps)
 TINY = float(np.finfo(np.float64).tiny)
-ROUNDING = 12.0  # rounding errors in the slope R, in units of EPS |f| / h; 3 is the most that was seen
 RESOLUTION = 3e-5  # where rounding errors exceed this part of the slope, agreement proves little
 FARTHEST = 2.0**12  # how much larger than usual the first step may be
 HALVINGS = 40  # how often a step may be halved in search of a place where f looks smooth
@@ -98,9 +96,9 @@ def gradcheck(
             given[i] = leaf
         return _outputs(name, f(*given))
 
-    function = _Function(
+    function = Function(
         outputs,
-        points=[_host(arguments[i]) for i in checked],
+        points=[on_host(arguments[i]) for i in checked],
         backends=[arguments[i].backend for i in checked],
         names=[f"argument {i}" for i in checked],
     )
@@ -127,7 +125,7 @@ def _arguments(name: str, inputs: Sequence[Any], argnums: Any) -> tuple[list[Any
         if i not in floating:
             raise ValueError(f"gradcheck of {name}: argument {i} is not a floating point input")
     for i in floating:
-        if not np.isfinite(_host(arguments[i])).all():
+        if not np.isfinite(on_host(arguments[i])).all():
             raise ValueError(f"gradcheck of {name}: argument {i} is not finite; choose a point in f's domain")
     return arguments, wanted
 
@@ -154,66 +152,13 @@ def _outputs(name: str, result: Any) -> list[Tensor]:
     return ys
 
 
-def _host(x: Tensor) -> np.ndarray:
-    """The value as a NumPy array of our own, wherever it lives."""
-    return np.array(to_numpy(x.data))
-
-
-# ------------------------------------------------------------------- what is to be differentiated
-
-
-@dataclass
-class _Function:
-    """f at a point; or a gradient of f, which is a function too: (x, v) ↦ Jᵀ(x) v."""
-
-    outputs: Callable[..., list[Tensor]]
-    points: list[np.ndarray]  # one per argument
-    backends: list[str]
-    names: list[str]  # of the arguments, for messages
-    results: list[str] = field(default_factory=list)  # of the outputs
-
-    def leaves(self) -> list[Tensor]:
-        homes = zip(self.points, self.backends, strict=True)
-        return [Tensor(point, requires_grad=True, backend=home) for point, home in homes]
-
-    def values(self) -> list[np.ndarray]:
-        return [_host(y) for y in self.outputs(*self.leaves())]
-
-    def pull(self, k: int, v: np.ndarray, create_graph: bool) -> list[np.ndarray]:
-        """Jᵀv of output k for each argument, as the tape computes it."""
-        leaves = self.leaves()
-        y = self.outputs(*leaves)[k]
-        with np.errstate(all="ignore"):  # what is not finite is reported later
-            return [_host(g) for g in _gradients(y, leaves, Tensor(v, backend=y.backend), create_graph)]
-
-    def gradient(self, k: int, v: np.ndarray, backend: str) -> _Function:
-        """The gradients of output k, as a function of the arguments and of the cotangent v."""
-
-        def outputs(*leaves: Tensor) -> list[Tensor]:
-            *xs, cotangent = leaves
-            return _gradients(self.outputs(*xs)[k], xs, cotangent, create_graph=True)
-
-        cotangent = f"the cotangent of {self.results[k]}"
-        results = [f"(gradient of {self.results[k]} for {name})" for name in self.names]
-        return _Function(
-            outputs, [*self.points, v], [*self.backends, backend], [*self.names, cotangent], results
-        )
-
-
-def _gradients(y: Tensor, xs: list[Tensor], v: Tensor, create_graph: bool) -> list[Tensor]:
-    """Jᵀv for every x; zeros where y does not depend on x."""
-    if y.node is None:
-        return [Tensor(np.zeros(x.shape, x.dtype), backend=x.backend) for x in xs]
-    return grad(y, xs, v, create_graph=create_graph, unreachable="zeros")
-
-
-def _check_manners(name: str, function: _Function) -> list[Tensor]:
+def _check_manners(name: str, function: Function) -> list[Tensor]:
     """f(x). On the way: f must be finite, repeat itself, and leave its inputs alone."""
     leaves = function.leaves()
     ys = function.outputs(*leaves)
-    first, again = ([_host(y) for y in results] for results in (ys, function.outputs(*leaves)))
+    first, again = ([on_host(y) for y in results] for results in (ys, function.outputs(*leaves)))
     for leaf, point, argument in zip(leaves, function.points, function.names, strict=True):
-        if not np.array_equal(_host(leaf), point):
+        if not np.array_equal(on_host(leaf), point):
             raise ValueError(
                 f"gradcheck of {name}: it changed {argument}; a function must leave its inputs alone"
             )
@@ -245,11 +190,11 @@ def _largest(x: np.ndarray) -> float:
 # ----------------------------------------------------------------------------------- one check
 
 
-def _check(function: _Function, order: int, last: int, rng: np.random.Generator, rtol: float) -> None:
+def _check(function: Function, order: int, last: int, rng: np.random.Generator, rtol: float) -> None:
     """Every gradient of every output against differences; then, up to order `last`, their gradients."""
     with np.errstate(all="ignore"):  # what is not finite is reported later
         ys = function.outputs(*function.leaves())
-    lines = [_Line(function, i, _random(rng, x.shape, 1.0)) for i, x in enumerate(function.points)]
+    lines = [Line(function, i, _random(rng, x.shape, 1.0)) for i, x in enumerate(function.points)]
     for k, y in enumerate(ys):
         v = _random(rng, y.shape, 2.0)
         # The engine may take short cuts when nothing is recorded, so there are two gradients to check.
@@ -266,80 +211,6 @@ def _random(rng: np.random.Generator, shape: tuple[int, ...], most: float) -> np
     return rng.uniform(0.5, most, shape) * rng.choice([-1.0, 1.0], shape)
 
 
-class _Line:
-    """t ↦ f(x + t u), for one argument x of f. Each point is computed once."""
-
-    def __init__(self, function: _Function, i: int, u: np.ndarray):
-        self.function, self.i, self.u = function, i, u
-        self._known: dict[float, list[np.ndarray]] = {}
-
-    def at(self, t: float) -> list[np.ndarray]:
-        if t not in self._known:
-            with np.errstate(all="ignore"):  # a step may lead out of f's domain
-                self._known[t] = self.moved(t).values()
-        return self._known[t]
-
-    def moved(self, t: float) -> _Function:
-        """f at the point x + t u."""
-        points = list(self.function.points)
-        points[self.i] = points[self.i] + t * self.u
-        return replace(self.function, points=points)
-
-
-@dataclass
-class _Step:
-    """What central differences with steps h and h/2 say about φ(t) = Σ v · f(x + t u).
-
-    slope: R, the estimate of φ'(0). left, right: the slopes on either side. size: Σ |v · f| and what the
-    inputs of f contribute to its rounding errors. rise: how fast the entries of f change, all signs
-    made positive.
-
-    curve and bend tell whether φ is smooth. At a smooth point the slopes on the right and on the left
-    come closer as h shrinks: curve, their difference, halves with h. At a kink it stays. bend is what
-    does not halve: 2 curve(h/2) - curve(h). Both are taken for each entry of the output by itself, so
-    that two kinks cannot cancel.
-    """
-
-    h: float
-    slope: float
-    left: float
-    right: float
-    size: float
-    rise: float
-    curve: float
-    bend: float
-    change: float = math.inf  # of the slope since the step before
-    noise: float = 0.0  # what rounding errors that showed at larger steps amount to at this one
-
-    @property
-    def rounding(self) -> float:
-        """How far off the slope may be because f has only 16 digits."""
-        return ROUNDING * EPS * self.size / self.h
-
-    @property
-    def doubt(self) -> float:
-        """How far off it may be otherwise, judging by how it behaves."""
-        return self.bend + self.change + self.noise
-
-    @classmethod
-    def take(cls, line: _Line, k: int, v: np.ndarray, h: float, weight: float) -> _Step:
-        centre = line.at(0.0)[k]
-        low, low2, high2, high = (line.at(t)[k] for t in (-h, -h / 2, h / 2, h))
-        with np.errstate(all="ignore"):  # f may not be finite there
-            wide, narrow = (v * (high - low)).sum() / (2 * h), (v * (high2 - low2)).sum() / h
-            curve, curve2 = v * (high - 2 * centre + low) / h, v * (high2 - 2 * centre + low2) / (h / 2)
-            return cls(
-                h,
-                slope=float((4 * narrow - wide) / 3),
-                left=float((v * (centre - low2)).sum() / (h / 2)),
-                right=float((v * (high2 - centre)).sum() / (h / 2)),
-                size=max(float(np.abs(v * value).sum()) for value in (low, centre, high)) + weight,
-                rise=max(float(np.abs(v * (value - centre)).sum()) for value in (low, high)) / h,
-                curve=float(np.abs(curve).sum()),
-                bend=float(np.abs(2 * curve2 - curve).sum()),
-            )
-
-
 class _Claim:
     """The tape's word against the differences: the gradient of output k, given v, for one argument.
 
@@ -348,7 +219,7 @@ class _Claim:
 
     def __init__(
         self,
-        line: _Line,
+        line: Line,
         k: int,
         v: np.ndarray,
         gradients: list[np.ndarray],
@@ -403,7 +274,7 @@ class _Claim:
             raise GradientError(self._what_is_wrong(best))
         raise Kink(self._what_bends(best))
 
-    def _steps(self, h: float) -> Iterator[_Step]:
+    def _steps(self, h: float) -> Iterator[Step]:
         """Smaller and smaller steps, without those that lead out of f's domain.
 
         Where the slope gets worse and worse as the step shrinks, it is rounding errors that move f. If the
@@ -415,7 +286,7 @@ class _Claim:
         for _ in range(HALVINGS):
             if h < least:
                 return
-            step = _Step.take(self.line, self.k, self.v, h, self.weight)
+            step = Step.take(self.line, self.k, self.v, h, self.weight)
             if not math.isfinite(step.slope + step.bend):
                 previous, h = None, h / 8
                 continue
@@ -431,10 +302,10 @@ class _Claim:
             yield step
             previous, h = step, h / 2
 
-    def _error(self, step: _Step) -> float:
+    def _error(self, step: Step) -> float:
         return abs(self.claimed - step.slope)
 
-    def _agrees(self, step: _Step, rise: float, rtol: float) -> bool:
+    def _agrees(self, step: Step, rise: float, rtol: float) -> bool:
         """Whether tape and differences give the same slope, and there is no kink that they both overlook."""
         # Rounding errors weigh more in a bend than in a slope: 8 times at most, as far as was seen.
         smooth = step.bend <= max(0.1 * step.curve, 1e-6 * rise) + 8 * step.rounding
@@ -463,7 +334,7 @@ class _Claim:
                     f"{self} has only the digits of float32; somewhere its vjp drops the rest"
                 )
 
-    def _is_noise(self, near: _Step, best: _Step, limit: float) -> bool:
+    def _is_noise(self, near: Step, best: Step, limit: float) -> bool:
         """Whether the difference is nothing but rounding errors, larger than the size of f lets expect.
 
         They are where terms cancel. log(1 + x²) at a small x has lost digits of x²; the gradient of
@@ -507,7 +378,7 @@ class _Claim:
         result, argument = self.function.results[self.k], self.function.names[self.line.i]
         return f"gradient of {result} for {argument} (order {self.order})"
 
-    def _what_is_wrong(self, step: _Step) -> str:
+    def _what_is_wrong(self, step: Step) -> str:
         tape = "the tape" if self.create_graph else "the tape with create_graph=False"
         lines = [
             f"{self} is wrong",
@@ -525,8 +396,8 @@ class _Claim:
         def slope(entries: Any) -> float:
             part = np.zeros_like(u)
             part[entries] = u[entries]
-            line = _Line(self.function, self.line.i, part.reshape(self.g.shape))
-            return _Step.take(line, self.k, self.v, h, self.weight).slope
+            line = Line(self.function, self.line.i, part.reshape(self.g.shape))
+            return Step.take(line, self.k, self.v, h, self.weight).slope
 
         def error(entries: np.ndarray) -> float:
             return abs(slope(entries) - float((g * u)[entries].sum()))
@@ -540,7 +411,7 @@ class _Claim:
             rows.append((index, slope(n) / float(u[n]), float(g[n])))
         return sorted(rows, key=lambda row: -abs(row[1] - row[2]))[:SHOWN]
 
-    def _what_bends(self, step: _Step) -> str:
+    def _what_bends(self, step: Step) -> str:
         low, centre, high = (self.line.at(t)[self.k] for t in (-step.h / 2, 0.0, step.h / 2))
         bend = np.abs(self.v * (high - 2 * centre + low))
         where = tuple(int(n) for n in np.unravel_index(bend.argmax(), bend.shape))
@@ -590,16 +461,16 @@ def adjoint_check(f: Callable[..., Tensor], *inputs: Any, argnum: int = 0, seed:
 
     a, b = 0.7, -1.6
     x, z = (moved_there(rng.standard_normal(like.shape), like) for _ in range(2))
-    y, y_of_z, mixed = apply(x), apply(z), apply(moved_there(a * _host(x) + b * _host(z), like))
+    y, y_of_z, mixed = apply(x), apply(z), apply(moved_there(a * on_host(x) + b * on_host(z), like))
     g = moved_there(rng.standard_normal(y.shape), y)
-    (back,) = _gradients(y, [x], g, create_graph=True)
-    (forth,) = _gradients(back, [g], x, create_graph=False)
+    (back,) = gradients_of(y, [x], g, create_graph=True)
+    (forth,) = gradients_of(back, [g], x, create_graph=False)
 
     # From here on in float64 and on this machine. What rounding explains is measured by the sums of
     # absolute products, because that is what has been rounded on the way.
     eps = max(float(np.finfo(t.dtype).eps) for t in (x, y))
     x_, y_, z_, mixed_, g_, back_, forth_ = (
-        _host(t).astype(np.float64) for t in (x, y, y_of_z, mixed, g, back, forth)
+        on_host(t).astype(np.float64) for t in (x, y, y_of_z, mixed, g, back, forth)
     )
     size = np.abs(y_ * g_).sum() + np.abs(z_ * g_).sum() + np.abs(x_ * back_).sum()
     equations = {
