@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..backend import Array, xp_of
+from ..backend import xp_of
 from ..kernels import linear as kernels
 from ..tensor import Tensor, record
 from .operands import broadcast_shape, tensor, tensors
@@ -37,13 +37,9 @@ def matmul(a: Any, b: Any) -> Tensor:
         )
     if a.ndim > 2 or b.ndim > 2:
         broadcast_shape("matmul (batch axes)", a.shape[:-2], b.shape[:-2])
-    return _matmul(a, b, a._data @ b._data)
-
-
-def _matmul(a: Tensor, b: Tensor, data: Array) -> Tensor:
     return record(
         "matmul",
-        data,
+        a._data @ b._data,
         (a, lambda g: matmul(g, matrix_transpose(b))),
         (b, lambda g: matmul(matrix_transpose(a), g)),
         broadcasts=True,
@@ -53,7 +49,12 @@ def _matmul(a: Tensor, b: Tensor, data: Array) -> Tensor:
 def linear(x: Any, weight: Any, bias: Any = None) -> Tensor:
     """Y = X Wᵀ + b        X̄ = Ȳ W        W̄ = Ȳᵀ X        b̄ = Σ Ȳ over the rows
 
-    Shapes: X (..., in), W (out, in), b (out,), Y (..., out).
+    Shapes: X (..., in), W (out, in), b (out,), Y (..., out). Like convolution (conv.py), it is one of
+    three ops whose derivatives are each other, so that no transposed copies are needed:
+
+        Y = X Wᵀ   (linear)          X̄ = Ȳ W         W̄ = Ȳᵀ X
+        X = Y W    (linear_input)    Ȳ = X̄ Wᵀ        W̄ = Yᵀ X̄
+        W = Yᵀ X   (linear_weight)   X̄ = Y W̄         Ȳ = X W̄ᵀ
     """
     x, weight = tensors("linear", x, weight)
     if weight.ndim != 2 or x.ndim == 0 or x.shape[-1] != weight.shape[1]:
@@ -61,25 +62,37 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Tensor:
             f"linear: input of shape {x.shape} and weight of shape {weight.shape}; "
             "they must be (..., in) and (out, in)"
         )
-    if x.ndim != 2:  # rows are rows, however many axes they come in
-        lead = x.shape[:-1]
-        rows = reshape(x, math.prod(lead), x.shape[-1])
-        return reshape(linear(rows, weight, bias), (*lead, weight.shape[0]))
-    edges = [
-        (x, lambda g: _matmul(g, weight, kernels.product(g._data, weight._data))),
-        (weight, lambda g: matmul(matrix_transpose(g), x)),
-    ]
-    if bias is None:
-        return record("linear", kernels.product(x._data, weight._data.T), *edges)
-    bias = tensor(bias, "linear", like=x)
-    if bias.shape != weight.shape[:1]:
-        raise ValueError(f"linear: bias of shape {bias.shape} for weight of shape {weight.shape}")
-    data = kernels.product(x._data, weight._data.T)
-    if bias.dtype == data.dtype:
-        data += bias._data
-    else:
-        data = data + bias._data
-    return record("linear", data, *edges, (bias, lambda g: sum(g, 0)))
+    if bias is not None:
+        bias = tensor(bias, "linear", like=x)
+        if bias.shape != weight.shape[:1]:
+            raise ValueError(f"linear: bias of shape {bias.shape} for weight of shape {weight.shape}")
+    if x.ndim == 2:
+        return _linear(x, weight, bias)
+    lead = x.shape[:-1]  # rows are rows, however many axes they come in
+    rows = reshape(x, math.prod(lead), x.shape[-1])
+    return reshape(_linear(rows, weight, bias), (*lead, weight.shape[0]))
+
+
+def _linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+    data = kernels.product(x._data, w._data.T)
+    edges = [(x, lambda g: _linear_input(g, w)), (w, lambda g: _linear_weight(g, x))]
+    if b is not None:
+        if b.dtype == data.dtype:
+            data += b._data
+        else:
+            data = data + b._data
+        edges.append((b, lambda g: sum(g, 0)))
+    return record("linear", data, *edges)
+
+
+def _linear_input(y: Tensor, w: Tensor) -> Tensor:
+    data = kernels.product(y._data, w._data)
+    return record("linear_input", data, (y, lambda g: _linear(g, w)), (w, lambda g: _linear_weight(y, g)))
+
+
+def _linear_weight(y: Tensor, x: Tensor) -> Tensor:
+    data = y._data.T @ x._data  # row by row in memory, like the weight itself
+    return record("linear_weight", data, (y, lambda g: _linear(x, g)), (x, lambda g: _linear_input(y, g)))
 
 
 def einsum(subscripts: str, a: Any, b: Any) -> Tensor:
