@@ -102,7 +102,11 @@ def leading_to(wanted: Iterable[Node], order: list[Node]) -> set[Node]:
 
 # Per thread and per task, so that `no_grad` in one never switches off another.
 recording: ContextVar[bool] = ContextVar("recording", default=True)
-observing: ContextVar[Any] = ContextVar("observing", default=None)  # draw.trace looks on from here
+observing: ContextVar[Any] = ContextVar("observing", default=None)
+
+# The two questions that every op asks; bound here, since looking `get` up each time takes longer than it.
+is_recording = recording.get  # are ops remembered just now?
+observer = observing.get  # who looks on (draw.trace), or None
 
 
 class no_grad(ContextDecorator):
@@ -129,8 +133,3 @@ class no_grad(ContextDecorator):
         if isgeneratorfunction(function) or iscoroutinefunction(function) or isasyncgenfunction(function):
             raise TypeError("@no_grad() would end before the body of a generator runs; use `with no_grad():`")
         return super().__call__(function)
-
-
-def is_recording() -> bool:
-    """Whether ops are remembered just now. A vjp may ask, to take a short cut when they are not."""
-    return recording.get()

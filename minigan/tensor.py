@@ -28,7 +28,7 @@ from . import backend as _backend
 from . import errors
 from .arraylike import ArrayLike
 from .backend import Array
-from .tape import Leaf, Node, Vjp, history, is_recording, leading_to, no_grad, observing, recording
+from .tape import Leaf, Node, Vjp, history, is_recording, leading_to, no_grad, observer, recording
 
 __all__ = [
     "Leaf",
@@ -70,7 +70,7 @@ def record(name: str, data: Array, *edges: Edge, broadcasts: bool = False, outpu
     else:
         data = _backend.seal(data)
     node = None
-    if recording.get():
+    if is_recording():
         kept: list[tuple[Node, Vjp, int]] = []
         frozen: tuple[tuple[Leaf, int], ...] = ()
         for x, vjp in edges:
@@ -80,8 +80,8 @@ def record(name: str, data: Array, *edges: Edge, broadcasts: bool = False, outpu
                 frozen = (*frozen, (x.leaf, x.leaf.version))
         if kept:
             node = Node(name, data.shape, data.dtype, kept, frozen, broadcasts, data if output else None)
-    if (observer := observing.get()) is not None:
-        observer.forward(name, data, [x for x, _ in edges])
+    if (onlooker := observer()) is not None:
+        onlooker.forward(name, data, [x for x, _ in edges])
     result = _new(Tensor)  # as in _wrap, without the cost of a call
     result._data = data
     result.node = node
@@ -96,13 +96,13 @@ def _backpropagate(y: Any, seed: Tensor, wanted: set[Node] | None, create_graph:
     """{node: dL/dnode} for the nodes in `wanted` (None: all leaves), given seed = dL/dy."""
     order = history(y.node)
     useful = set(order) if wanted is None else leading_to(wanted, order)
-    observer = observing.get()
+    onlooker = observer()
     arrived: dict[Node, Tensor] = {y.node: seed}  # what has reached a node so far
     ours: set[Node] = set()  # nodes where that is a sum in memory that nobody else has seen
     result: dict[Node, Tensor] = {}
     token = recording.set(create_graph)
-    if observer is not None:
-        observer.walking(1)
+    if onlooker is not None:
+        onlooker.walking(1)
     try:
         for node in order:
             g = arrived.pop(node, None)
@@ -124,7 +124,7 @@ def _backpropagate(y: Any, seed: Tensor, wanted: set[Node] | None, create_graph:
                     raise errors.thawed(node.name, parent.name, parent.shape)
                 if parent not in useful:
                     continue
-                part = _pull(node, vjp, g) if observer is None else observer.backward(node, vjp, g, _pull)
+                part = _pull(node, vjp, g) if onlooker is None else onlooker.backward(node, vjp, g, _pull)
                 array = part._data
                 if array.shape != parent.shape or array.dtype is not parent.dtype:
                     part = _fitted(part, node, parent)
@@ -142,8 +142,8 @@ def _backpropagate(y: Any, seed: Tensor, wanted: set[Node] | None, create_graph:
         return _unshared(result, seed)
     finally:
         recording.reset(token)
-        if observer is not None:
-            observer.walking(-1)
+        if onlooker is not None:
+            onlooker.walking(-1)
 
 
 def _pull(node: Node, vjp: Vjp, g: Tensor) -> Tensor:

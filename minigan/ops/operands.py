@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import backend as _backend
 from .. import errors
-from ..tape import observing
+from ..tape import observer
 from ..tensor import Tensor
 
 Shape = tuple[int, ...]
@@ -36,8 +36,8 @@ def tensor(value: Any, op: str, like: Tensor | None = None) -> Tensor:
 
     like: another operand, whose backend this one must share (numbers and lists simply go there).
     """
-    if (observer := observing.get()) is not None:
-        observer.begin()
+    if (onlooker := observer()) is not None:
+        onlooker.begin()
     if isinstance(value, Tensor):
         if like is not None and type(value._data) is not type(like._data):
             raise errors.two_backends(op, like.backend, value.backend)
@@ -65,8 +65,8 @@ def tensors(op: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
 def operands(op: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
     """The two operands of an op that broadcasts. One of them may stay a Python number."""
     if type(a) is Tensor and type(b) is Tensor and type(a._data) is type(b._data):
-        if (observer := observing.get()) is not None:
-            observer.begin()
+        if (onlooker := observer()) is not None:
+            onlooker.begin()
     elif isinstance(b, (float, int)) and not isinstance(b, np.generic):
         return tensor(a, op), Number(b)
     elif isinstance(a, (float, int)) and not isinstance(a, np.generic):
