@@ -272,8 +272,9 @@ def leaky_relu(x: Any, slope: float = 0.2) -> Tensor:
 
     def vjp(g: Tensor) -> Tensor:
         # 1 where positive, else slope: by arithmetic, since where() is slow on a random mask
-        slopes = (signed > 0) * g.dtype.type(1 - slope)
-        slopes += g.dtype.type(slope)
+        slopes = (signed > 0).astype(g.dtype)
+        slopes *= 1 - slope
+        slopes += slope
         return g * constant(slopes)
 
     return record("leaky_relu", data, (x, vjp))
