@@ -119,12 +119,15 @@ class no_grad(ContextDecorator):
     False
     """
 
+    def __init__(self) -> None:
+        self._before: list[bool] = []  # a stack: the same one may be entered again inside itself
+
     def __enter__(self) -> None:
-        self._before = recording.get()
+        self._before.append(recording.get())
         recording.set(False)
 
     def __exit__(self, *exception: Any) -> None:
-        recording.set(self._before)
+        recording.set(self._before.pop())
 
     def _recreate_cm(self) -> no_grad:
         return no_grad()  # one for each call of a decorated function, which may call itself

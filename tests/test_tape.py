@@ -241,7 +241,7 @@ def test_no_grad_refuses_to_decorate_a_generator_and_may_call_itself():
     assert (x * x).requires_grad
     again = no_grad()
     for _ in range(2):
-        with again:
+        with again, again:
             assert not (x * x).requires_grad
     assert (x * x).requires_grad
 
