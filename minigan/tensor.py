@@ -285,6 +285,7 @@ class Tensor(ArrayLike):
         if isinstance(data, Tensor):
             if data.node is not None:
                 raise TypeError("Tensor(t) would lose t's history; say so with Tensor(t.detach())")
+            copy = copy or data._shared
             data = data._data
         home = _backend.get(backend) if backend else _backend.home_of(data)
         self._data = _backend.seal(_backend.asarray(data, home, dtype, copy))
@@ -356,12 +357,27 @@ class Tensor(ArrayLike):
         new = _backend.asarray(value, _backend.backend_of(self._data), self.dtype)
         if new.shape != self.shape:
             raise errors.wrong_shape("data = an array of", new.shape, self.shape)
-        self._data = _backend.seal(new)
-        self.leaf.version += 1
+        self._live_in(new)
+
+    def _live_in(self, array: Array, shared: bool = False) -> None:
+        """Let `array` hold this leaf's value from now on; it may be of another backend or precision.
+
+        shared: an optimiser will write new values into that memory. Then it must raise `leaf.version`
+        each time, and `detach` has to copy: a constant that changes would be a lie.
+        """
+        leaf = self.leaf
+        assert leaf is not None and array.shape == self.shape
+        self._data = _backend.seal(array)
+        leaf.dtype, leaf.shared = array.dtype, shared
+        leaf.version += 1
+
+    @property
+    def _shared(self) -> bool:
+        return self.leaf is not None and self.leaf.shared
 
     def detach(self) -> Tensor:
         """The same value without its history: to the tape it is a constant."""
-        return _wrap(self._data)
+        return _wrap(_backend.seal(self._data.copy()) if self._shared else self._data)
 
     def __reduce__(self) -> Any:
         """For copy and pickle: constants and leaves can be copied, the history of a result cannot."""

@@ -21,8 +21,23 @@ ROOMS = {
     "differences": ["tensor", "backend"],
     "gradcheck": ["differences", "tensor", "backend", "errors"],
     "draw": ["tape", "tensor", "backend", "errors"],
+    "nn": ["ops", "tape", "tensor", "backend"],
+    "optim": ["kernels", "ops", "tensor", "backend"],
+    "performance": ["kernels", "backend"],
+    "io": ["backend"],
     "testing": ["backend"],
-    "__init__": ["backend", "draw", "errors", "gradcheck", "ops", "tensor"],
+    "__init__": [
+        "backend",
+        "draw",
+        "errors",
+        "gradcheck",
+        "ops",
+        "tensor",
+        "nn",
+        "optim",
+        "io",
+        "performance",
+    ],
 }
 THIRD_PARTY = {"testing": {"numpy", "hypothesis"}}
 

@@ -1,0 +1,261 @@
+"""Module: what all layers have in common. A layer is a function that owns Tensors.
+
+    class Scale(Module):
+        def __init__(self):
+            self.factor = Tensor(1.0, requires_grad=True)     # a parameter: it will be trained
+            self.calls = Tensor(0)                            # a buffer: saved, but not trained
+
+        def forward(self, x):
+            return x * self.factor
+
+There is no registration. What a Module owns is what its attributes say:
+
+    a leaf Tensor (requires_grad=True)      a parameter
+    a constant Tensor                       a buffer: part of the state, such as running statistics
+    a Module                                a child
+
+Attributes whose names begin with an underscore are the Module's own business, and are none of these.
+Parameters have PyTorch's names and layouts, so that weights can move between the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+
+from .. import backend as _backend
+from ..tensor import Tensor
+
+M = TypeVar("M", bound="Module")
+Hook = Callable[["Module"], None]
+
+
+class Module:
+    """A function that owns parameters, buffers and other Modules. Subclasses define `forward`."""
+
+    training: bool = True  # train() and eval() set it
+    _before: tuple[Hook, ...] = ()  # called before each forward: spectral_norm computes the weight there
+    _computed: frozenset[str] = frozenset()  # names of Tensors that are computed, not owned
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        for hook in self._before:
+            hook(self)
+        return self.forward(*args, **kwargs)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} has no forward; a Module must define one")
+
+    # ------------------------------------------------------------------- what belongs to it
+
+    def _own(self, kind: Callable[[Any], bool]) -> Iterator[tuple[str, Any]]:
+        for name, value in vars(self).items():
+            if name[0] != "_" and name not in self._computed and kind(value):
+                yield name, value
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """(name, Module) of the Modules that are attributes of this one."""
+        yield from self._own(lambda value: isinstance(value, Module))
+
+    def children(self) -> Iterator[Module]:
+        """The Modules that are attributes of this one."""
+        return (child for _, child in self.named_children())
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """(name, Module) of this one, called "", and of everything inside, once each."""
+        seen: set[Module] = set()
+        for name, module in self._walk(prefix):
+            if module not in seen:
+                seen.add(module)
+                yield name, module
+
+    def modules(self) -> Iterator[Module]:
+        """This Module and all those inside."""
+        return (module for _, module in self.named_modules())
+
+    def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """(name, Tensor) of all parameters, here and in the children: "0.weight". Each Tensor once."""
+        return _once(self._tensors(_is_parameter))
+
+    def parameters(self) -> list[Tensor]:
+        """All parameters, here and in the children: what an optimiser wants."""
+        return [parameter for _, parameter in self.named_parameters()]
+
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """(name, Tensor) of all buffers, here and in the children."""
+        return _once(self._tensors(_is_buffer))
+
+    def buffers(self) -> list[Tensor]:
+        """All buffers, here and in the children."""
+        return [buffer for _, buffer in self.named_buffers()]
+
+    def _walk(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """Like named_modules, but a Module that is in two places comes twice."""
+        yield prefix, self
+        for name, child in self.named_children():
+            yield from child._walk(f"{prefix}.{name}" if prefix else name)
+
+    def _tensors(self, kind: Callable[[Any], bool]) -> Iterator[tuple[str, Tensor]]:
+        for prefix, module in self._walk():
+            for name, value in module._own(kind):
+                yield f"{prefix}.{name}" if prefix else name, value
+
+    # ------------------------------------------------------------------------------ modes
+
+    def train(self: M, flag: bool = True) -> M:
+        """Training mode, here and in the children: BatchNorm uses the batch's statistics, Dropout drops."""
+        for module in self.modules():
+            module.training = flag
+        return self
+
+    def eval(self: M) -> M:
+        """Evaluation mode: running statistics, no dropout, nothing that changes the Module."""
+        return self.train(False)
+
+    def requires_grad_(self: M, flag: bool = True) -> M:
+        """Freeze all parameters (flag=False), or thaw them. See also `frozen`."""
+        for parameter in self.parameters():
+            parameter.requires_grad_(flag)
+        return self
+
+    def zero_grad(self) -> None:
+        """Forget the gradients that `backward` has added up."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    def to(self: M, backend: str | None = None, dtype: Any = None) -> M:
+        """Move to another backend ("cupy"), or to another precision (dtype="float64"); whole numbers stay.
+
+        The parameters remain the same Tensors, with new values. Make the optimiser afterwards: one that
+        exists already has its memory where the parameters were.
+        """
+        if dtype is not None and np.dtype(dtype).kind != "f":
+            raise TypeError(f"to: dtype={dtype!r}; parameters are floating point numbers")
+        for module in self.modules():
+            for name, tensor in [*module._own(_is_parameter), *module._own(_is_buffer)]:
+                value = _moved(tensor, backend, dtype)
+                if tensor.leaf is None:
+                    setattr(module, name, value)
+                    continue
+                gradient = None if tensor.grad is None else _moved(tensor.grad, backend, dtype)
+                tensor.grad = None
+                tensor._live_in(value._data)
+                tensor.grad = gradient
+        return self
+
+    # ------------------------------------------------------------------------------ state
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """{name: value} of all parameters and buffers, as NumPy arrays of their own."""
+        both = self._tensors(lambda value: _is_parameter(value) or _is_buffer(value))
+        return {name: np.array(tensor.numpy()) for name, tensor in both}
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
+        """Take over the values of `state`, as state_dict gave them; PyTorch's do, too.
+
+        Nothing is changed unless everything fits. strict=False: names that are missing in `state`, or
+        unknown here, are passed over; wrong shapes are refused all the same.
+        """
+        places = {}
+        for prefix, module in self._walk():
+            for name, tensor in [*module._own(_is_parameter), *module._own(_is_buffer)]:
+                places[f"{prefix}.{name}" if prefix else name] = (module, name, tensor)
+        complaints = []
+        if strict:
+            missing = [name for name in places if name not in state]
+            unexpected = [name for name in state if name not in places]
+            complaints += [f"  missing: {', '.join(missing)}"] * bool(missing)
+            complaints += [f"  unexpected: {', '.join(unexpected)}"] * bool(unexpected)
+        values = {name: _array_of(state[name]) for name in places if name in state}
+        for name, value in values.items():
+            shape = places[name][2].shape
+            if value.shape != shape:
+                complaints.append(f"  wrong shape: {name} has {shape} here, {value.shape} in the state")
+            elif value.dtype.kind not in "fiub":
+                complaints.append(f"  not numbers: {name} has dtype {value.dtype} in the state")
+        if complaints:
+            raise ValueError("\n".join([f"load_state_dict: does not fit {type(self).__name__}", *complaints]))
+        for name, value in values.items():
+            module, attribute, tensor = places[name]
+            value = value.astype(tensor.dtype)
+            if tensor.leaf is not None:
+                tensor.data = value
+            else:
+                setattr(module, attribute, Tensor(value, backend=tensor.backend))
+
+    # -------------------------------------------------------------------------- for reading
+
+    def extra_repr(self) -> str:
+        """What stands between the parentheses in `repr`: the settings of the layer."""
+        return ""
+
+    def __repr__(self) -> str:
+        children = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
+        extra = self.extra_repr()
+        if not children:
+            return f"{type(self).__name__}({extra})"
+        lines = [f"  {line}" for line in ([extra] if extra else []) + children]
+        return "\n".join([f"{type(self).__name__}(", *lines, ")"])
+
+
+def parameter(value: Any, name: str, dtype: Any = "float32") -> Tensor:
+    """A Tensor to be trained, with this first value."""
+    return Tensor(value, requires_grad=True, dtype=dtype, name=name)
+
+
+def _is_parameter(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.leaf is not None
+
+
+def _is_buffer(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.leaf is None and value.node is None
+
+
+def _once(named: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    seen: set[Tensor] = set()
+    for name, tensor in named:
+        if tensor not in seen:
+            seen.add(tensor)
+            yield name, tensor
+
+
+def _moved(tensor: Tensor, backend: str | None, dtype: Any) -> Tensor:
+    """A constant with the same value, elsewhere."""
+    tensor = tensor.detach()
+    if backend is not None and backend != tensor.backend:
+        tensor = tensor.to(backend)
+    return tensor.astype(dtype) if dtype is not None and tensor.dtype.kind == "f" else tensor
+
+
+def _array_of(value: Any) -> np.ndarray:
+    """A NumPy array from whatever a state may hold: arrays of any backend, Tensors of ours or PyTorch's."""
+    if isinstance(value, Tensor):
+        return value.numpy()
+    home = _backend.home_of(value)
+    return home.to_numpy(value) if isinstance(value, home.array_type) else np.asarray(value)
+
+
+@contextmanager
+def frozen(module: Module) -> Iterator[None]:
+    """Inside, the module's parameters are constants: no gradient is computed for them, none arrives.
+
+    The generator's step trains the generator *through* the discriminator. With the discriminator frozen,
+    the work for its own weight gradients is saved, and they cannot get into its optimiser by mistake.
+    Parameters that were frozen before stay so afterwards.
+
+    >>> from minigan import nn
+    >>> d = nn.Linear(2, 1, rng=0)
+    >>> with frozen(d):
+    ...     d([[1.0, 2.0]]).requires_grad
+    False
+    """
+    thawed = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in thawed:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in thawed:
+            parameter.requires_grad_(True)
