@@ -18,8 +18,10 @@ from .ops.conv import *  # noqa: F403
 from .ops.elementwise import *  # noqa: F403
 from .ops.linear import *  # noqa: F403
 from .ops.norm import *  # noqa: F403
+from .ops.pool import *  # noqa: F403
 from .ops.reduce import *  # noqa: F403
 from .ops.shape import *  # noqa: F403
+from .process import performance as performance
 from .tensor import Tensor as Tensor
 from .tensor import grad as grad
 from .tensor import no_grad as no_grad

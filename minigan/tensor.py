@@ -357,6 +357,9 @@ class Tensor(ArrayLike):
         new = _backend.asarray(value, _backend.backend_of(self._data), self.dtype)
         if new.shape != self.shape:
             raise errors.wrong_shape("data = an array of", new.shape, self.shape)
+        if new.strides != self._data.strides:  # what uses this leaf may count on its order in memory
+            given, new = new, _backend.xp_of(new).empty_like(self._data)
+            new[...] = given
         self._live_in(new)
 
     def _live_in(self, array: Array, shared: bool = False) -> None:
@@ -377,7 +380,7 @@ class Tensor(ArrayLike):
 
     def detach(self) -> Tensor:
         """The same value without its history: to the tape it is a constant."""
-        return _wrap(_backend.seal(self._data.copy()) if self._shared else self._data)
+        return _wrap(_backend.seal(self._data.copy("K")) if self._shared else self._data)
 
     def __reduce__(self) -> Any:
         """For copy and pickle: constants and leaves can be copied, the history of a result cannot."""
@@ -391,7 +394,7 @@ class Tensor(ArrayLike):
         here, there = self.backend, _backend.get(backend)
         if here == backend:
             return self if is_recording() else self.detach()
-        data = there.from_numpy(_backend.to_numpy(self._data).copy())
+        data = there.from_numpy(_backend.to_numpy(self._data).copy("K"))
         return record("to", data, (self, lambda g: g.to(here)))
 
 

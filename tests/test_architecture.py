@@ -23,7 +23,7 @@ ROOMS = {
     "draw": ["tape", "tensor", "backend", "errors"],
     "nn": ["ops", "tape", "tensor", "backend"],
     "optim": ["kernels", "ops", "tensor", "backend"],
-    "performance": ["kernels", "backend"],
+    "process": ["kernels", "backend"],
     "io": ["backend"],
     "testing": ["backend"],
     "__init__": [
@@ -36,10 +36,14 @@ ROOMS = {
         "nn",
         "optim",
         "io",
-        "performance",
+        "process",
     ],
 }
-THIRD_PARTY = {"testing": {"numpy", "hypothesis"}}
+THIRD_PARTY = {
+    "testing": {"numpy", "hypothesis"},
+    "process": {"threadpoolctl"},
+    "io": {"numpy", "safetensors"},
+}
 
 
 def room_of(path: Path) -> str:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, xp_of
-from ..tensor import Tensor, constant, record
+from ..kernels import elementwise as kernels
+from ..tensor import Tensor, constant, is_recording, record
 from .operands import Number, broadcast_shape, number, operands, tensor
 
 __all__ = [
@@ -225,7 +226,13 @@ def cos(x: Any) -> Tensor:
 def tanh(x: Any) -> Tensor:
     """y = tanh x        x̄ = ȳ (1 - y²)"""
     x = tensor(x, "tanh")
-    return record("tanh", xp_of(x._data).tanh(x._data), (x, lambda g, y: g * (1 - y * y)), output=True)
+
+    def vjp(g: Tensor, y: Tensor) -> Tensor:
+        if is_recording():
+            return g * (1 - y * y)
+        return constant(kernels.tanh_backward(g._data, y._data))  # the same in one pass over the memory
+
+    return record("tanh", kernels.tanh(x._data), (x, vjp), output=True)
 
 
 def sigmoid(x: Any) -> Tensor:
@@ -256,8 +263,8 @@ def softplus(x: Any) -> Tensor:
 def relu(x: Any) -> Tensor:
     """y = max(x, 0)        x̄ = ȳ where x > 0, else 0"""
     x = tensor(x, "relu")
-    data = xp_of(x._data).maximum(x._data, 0)
-    return record("relu", data, (x, lambda g: g * constant(data > 0)))
+    data = kernels.relu(x._data)
+    return record("relu", data, (x, lambda g: _leak(g, data, 0.0)))
 
 
 def leaky_relu(x: Any, slope: float = 0.2) -> Tensor:
@@ -265,19 +272,16 @@ def leaky_relu(x: Any, slope: float = 0.2) -> Tensor:
     x, slope = tensor(x, "leaky_relu"), number("leaky_relu", "slope", slope)
     if slope == 0:
         return relu(x)
-    xp = xp_of(x._data)
-    data = (xp.minimum if slope > 1 else xp.maximum)(x._data, slope * x._data)
+    data = kernels.leaky_relu(x._data, slope)
     # y has the sign of x if the slope is positive; x is then free to go
     signed = data if slope > 0 else x._data
+    return record("leaky_relu", data, (x, lambda g: _leak(g, signed, slope)))
 
-    def vjp(g: Tensor) -> Tensor:
-        # 1 where positive, else slope: by arithmetic, since where() is slow on a random mask
-        slopes = (signed > 0).astype(g.dtype)
-        slopes *= 1 - slope
-        slopes += slope
-        return g * constant(slopes)
 
-    return record("leaky_relu", data, (x, vjp))
+def _leak(g: Tensor, signed: Array, slope: float) -> Tensor:
+    """g where `signed` is positive, else slope · g: linear in g, and its own adjoint"""
+    data = kernels.leaky_relu_backward(g._data, signed, slope)
+    return record("leak", data, (g, lambda h: _leak(h, signed, slope)))
 
 
 def elu(x: Any, alpha: float = 1.0) -> Tensor:
@@ -330,4 +334,4 @@ def astype(x: Any, dtype: Any) -> Tensor:
 def copy(x: Any) -> Tensor:
     """y = x, in memory of its own        x̄ = ȳ"""
     x = tensor(x, "copy")
-    return record("copy", x._data.copy(), (x, lambda g: g))
+    return record("copy", x._data.copy("K"), (x, lambda g: g))  # K: in the same memory order

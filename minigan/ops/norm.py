@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from weakref import ref
+
+import numpy as np
 
 from ..backend import Array, xp_of
-from ..tensor import Tensor, constant, link, record
-from .elementwise import mul
+from ..kernels import norm as kernels
+from ..kernels import simple
+from ..tensor import Tensor, constant, is_recording, record
+from .elementwise import astype, mul
 from .operands import number, tensor
-from .reduce import mean
+from .reduce import mean, sum
 from .shape import reshape
 
 __all__ = ["batch_norm", "dropout"]
@@ -41,52 +46,101 @@ def batch_norm(
         raise ValueError(f"batch_norm: eps={eps} must not be negative")
     if x.ndim < 2:
         raise ValueError(f"batch_norm: input of shape {x.shape}; it must have axes (N, C, ...)")
-    shape = (1, x.shape[1]) + (1,) * (x.ndim - 2)
-    gamma = None if weight is None else reshape(_channels(weight, "weight", x), shape)
-    beta = None if bias is None else reshape(_channels(bias, "bias", x), shape)
+    gamma = None if weight is None else _channels(weight, "weight", x)
+    beta = None if bias is None else _channels(bias, "bias", x)
     if running is not None:
-        center, spread = (reshape(_channels(t, "running statistics", x), shape).detach() for t in running)
-        return _affine((x - center) * (spread + eps) ** -0.5, gamma, beta)
+        center, spread = (_channels(t, "running statistics", x).detach() for t in running)
+        scale = (spread + eps) ** -0.5 if gamma is None else gamma * (spread + eps) ** -0.5
+        y = (x - _spread(center, x)) * _spread(scale, x)
+        return y if beta is None else y + _spread(beta, x)
     n = x.size // x.shape[1] if x.shape[1] else 0
     if n < 2:
         raise ValueError(
             f"batch_norm: input of shape {x.shape} has {n} values per channel, and no variance; training "
             "needs a larger batch, or give running=(mean, variance)"
         )
-    x_hat, mu, variance = _normalised(x, eps)
-    if on_statistics is not None:
-        on_statistics(mu.reshape(-1), variance.reshape(-1))
-    return _affine(x_hat, gamma, beta)
+    x, gamma, beta = _of_one_dtype(x, gamma, beta)
+    return _batch_norm(x, gamma, beta, eps, n, on_statistics)
 
 
-def _normalised(x: Tensor, eps: float) -> tuple[Tensor, Array, Array]:
-    """x̂ = (x - μ) s, where s = 1 / √(σ² + ε)        x̄ = (g - mean g - x̂ · mean(g x̂)) s, g = x̂'s gradient
+def _batch_norm(
+    x: Tensor, gamma: Tensor | None, beta: Tensor | None, eps: float, n: int, on_statistics: Any
+) -> Tensor:
+    """y = γ x̂ + β, with the statistics of this batch: n values per channel.
 
-    s depends on x, smoothly: in the vjp a saved array would be right only the first time. So s is an op
-    of its own there, with a derivative of its own: s̄ ↦ -s̄ s² x̂ / N, for N values per channel.
+    Each vjp says its formula twice: with Tensors, so that it can be differentiated again, and with the
+    functions of kernels/norm.py, which are faster and do for a backward walk that is not recorded.
     """
-    xp = xp_of(x._data)
+    array = kernels if kernels.suits(x._data) else simple
+    data = array.channels_last(x._data)
+    mu, variance = array.statistics(data)
+    if on_statistics is not None:
+        on_statistics(mu, variance)
+    s = 1 / xp_of(mu).sqrt(variance + eps)
+    factor = s if gamma is None else s * gamma._data
     axes = (0, *range(2, x.ndim))
-    mu = x._data.mean(axis=axes, keepdims=True)
-    data = x._data - mu
-    variance = (data * data).mean(axis=axes, keepdims=True)
-    scale = 1 / xp.sqrt(variance + eps)
-    data *= scale
-    n = x.size // x.shape[1]
-    x = link(x)  # the value of x is not needed again: x̂ and s say it all
+    of: list[Any] = [lambda: None, None]  # a gradient, and its sums: all three vjps want them
+
+    def sums(g: Tensor) -> tuple[Array, Array]:
+        """Σ ȳ and Σ ȳ (x - μ), for each channel."""
+        if of[0]() is not g:
+            of[:] = ref(g), array.gradient_sums(g._data, data, mu)
+        return of[1]
+
+    def to_x(g: Tensor) -> Tensor:
+        if is_recording():
+            x_hat, scale = _normalised(x, mu, s, n)
+            g = g if gamma is None else g * _spread(gamma, x)
+            return (g - mean(g, axes, keepdims=True) - x_hat * mean(g * x_hat, axes, keepdims=True)) * scale
+        total, along = sums(g)
+        a, b, c = factor, factor * s * s * along * (-1 / n), factor * total * (-1 / n)
+        return constant(array.combine(g._data, data, mu, a, b, c))
+
+    def to_gamma(g: Tensor) -> Tensor:
+        if is_recording():
+            return sum(g * _normalised(x, mu, s, n)[0], axes)
+        return constant(sums(g)[1] * s)
+
+    def to_beta(g: Tensor) -> Tensor:
+        return sum(g, axes) if is_recording() else constant(sums(g)[0].copy())
+
+    edges = [(x, to_x)]
+    edges += [] if gamma is None else [(gamma, to_gamma)]
+    edges += [] if beta is None else [(beta, to_beta)]
+    y = array.affine(data, mu, factor, None if beta is None else beta._data)
+    return record("batch_norm", y, *edges)
+
+
+def _normalised(x: Tensor, mu: Array, s: Array, n: int) -> tuple[Tensor, Tensor]:
+    """x̂ = (x - μ) s and s, for each channel, as functions of x        x̂'s gradient is that of batch_norm
+
+    s depends on x, smoothly: as a saved array it would be right only the first time. So it is an op
+    of its own, with a derivative of its own: s̄ ↦ -s̄ s² x̂ / n.
+    """
+    axes, shape = (0, *range(2, x.ndim)), (1, -1, *[1] * (x.ndim - 2))
+
+    def scale(x_hat: Tensor) -> Tensor:
+        back = lambda g, s: g * (s * s * (-1 / n)) * x_hat
+        return record("inverse_std", s.reshape(shape), (x, back), output=True)
 
     def vjp(g: Tensor, x_hat: Tensor) -> Tensor:
-        back = lambda g, s: g * (s * s * (-1 / n)) * x_hat
-        s = record("inverse_std", scale, (x, back), output=True)
-        return (g - mean(g, axes, keepdims=True) - x_hat * mean(g * x_hat, axes, keepdims=True)) * s
+        g = g - mean(g, axes, keepdims=True) - x_hat * mean(g * x_hat, axes, keepdims=True)
+        return g * scale(x_hat)
 
-    return record("normalise", data, (x, vjp), output=True), mu, variance
+    data = (x._data - mu.reshape(shape)) * s.reshape(shape)
+    x_hat = record("normalise", data, (x, vjp), output=True)
+    return x_hat, scale(x_hat)
 
 
-def _affine(x: Tensor, gamma: Tensor | None, beta: Tensor | None) -> Tensor:
-    """y = γ x + β, where there are γ and β"""
-    y = x if gamma is None else x * gamma
-    return y if beta is None else y + beta
+def _spread(t: Tensor, x: Tensor) -> Tensor:
+    """One number per channel, in a shape that broadcasts against x."""
+    return reshape(t, 1, -1, *[1] * (x.ndim - 2))
+
+
+def _of_one_dtype(*ts: Tensor | None) -> tuple[Any, ...]:
+    """The highest precision among them for all of them."""
+    dtype = np.result_type(*(t.dtype for t in ts if t is not None))
+    return tuple(t if t is None or t.dtype == dtype else astype(t, dtype) for t in ts)
 
 
 def _channels(t: Any, what: str, x: Tensor) -> Tensor:

@@ -1,0 +1,144 @@
+"""Batch normalisation on bare arrays, fast. The formulas are in simple.py.
+
+The arrays have shape (N, C, H, W), and are worked on with the channels last in memory, as convolution makes
+them. Then an image row is one run of W · C numbers, and what holds for each channel (its mean, say) is a
+vector that is repeated W times. All steps are done for a few image rows at a time, which stay in the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..backend import Array, xp_of
+from .threads import split
+
+PIECE = 1 << 17  # entries worked on at a time
+SMALL = 1 << 14  # fewer entries are done in one go, by simple.py
+
+
+def suits(x: Array) -> bool:
+    """Whether this file has something to offer for x: images, of some size, on a CPU."""
+    return isinstance(x, np.ndarray) and x.ndim == 4 and x.size > SMALL
+
+
+def channels_last(x: Array) -> Array:
+    """x, with the channels last in memory: itself if they are."""
+    n, c, h, w = x.shape
+    if x.strides[1] == x.itemsize:
+        return x
+    last = xp_of(x).empty((n, h, w, c), x.dtype).transpose(0, 3, 1, 2)
+
+    def work(lo: int, hi: int) -> None:
+        last[lo:hi] = x[lo:hi]
+
+    split(work, n, x)
+    return last
+
+
+def statistics(x: Array) -> tuple[Array, Array]:
+    """Mean and variance of each channel.
+
+    Each piece gives its sum s and, while it is in the cache, Σ (x - s/n)². Pieces are put together by
+    Chan's formula: Σ (x - μ)² = Σ over pieces of [Σ (x - s/n)² + n (s/n - μ)²]. (The mean of the squares
+    minus the square of the mean would take one pass, too, but it loses all digits where μ² ≫ σ².)
+    """
+    xp, c, rows = xp_of(x), x.shape[1], _rows(x)
+
+    def work(lo: int, hi: int) -> list[tuple[int, Array, Array]]:
+        found = []
+        for part in _pieces(lo, hi, rows):
+            piece = rows[part]
+            mean = piece.sum(axis=0) / len(piece)
+            off = piece - mean
+            found.append((len(piece), mean, xp.einsum("ij,ij->j", off, off)))
+        return found
+
+    pieces = [piece for part in split(work, len(rows), x, least=16) for piece in part]
+    n = np.repeat([piece[0] for piece in pieces], rows.shape[1] // c)[:, None]
+    means = np.stack([np.asarray(piece[1], float) for piece in pieces]).reshape(-1, c)
+    spreads = np.stack([np.asarray(piece[2], float) for piece in pieces]).reshape(-1, c)
+    mu = (n * means).sum(axis=0) / n.sum()
+    variance = (spreads + n * (means - mu) ** 2).sum(axis=0) / n.sum()
+    return xp.asarray(mu.astype(x.dtype)), xp.asarray(variance.astype(x.dtype))
+
+
+def affine(x: Array, mu: Array, scale: Array, shift: Array | None) -> Array:
+    """(x - μ) · scale + shift, where each is one number per channel."""
+    rows, xp = _rows(x), xp_of(x)
+    out = xp.empty(rows.shape, x.dtype)
+    wide = rows.shape[1] // x.shape[1]
+    mu, scale = (_repeated(v, wide) for v in (mu, scale))
+    shift = None if shift is None else _repeated(shift, wide)
+
+    def work(lo: int, hi: int) -> None:
+        for part in _pieces(lo, hi, rows):
+            y = xp.subtract(rows[part], mu, out=out[part])
+            y *= scale
+            if shift is not None:
+                y += shift
+
+    split(work, len(rows), x, least=16)
+    return _image(out, x)
+
+
+def sums(g: Array) -> Array:
+    """For each channel, Σ g."""
+    rows = _rows(g)
+    work = lambda lo, hi: rows[lo:hi].sum(axis=0)
+    return sum(split(work, len(rows), g, least=16)).reshape(-1, g.shape[1]).sum(axis=0)
+
+
+def gradient_sums(g: Array, x: Array, mu: Array) -> tuple[Array, Array]:
+    """For each channel, Σ g and Σ g (x - μ)."""
+    xp, c, rows, slopes = xp_of(x), x.shape[1], _rows(x), _rows(g)
+    mu = _repeated(mu, rows.shape[1] // c)
+
+    def work(lo: int, hi: int) -> Array:
+        total = np.zeros((2, rows.shape[1]))
+        for part in _pieces(lo, hi, rows):
+            total[0] += np.asarray(slopes[part].sum(axis=0))
+            total[1] += np.asarray(xp.einsum("ij,ij->j", slopes[part], rows[part] - mu))
+        return total
+
+    total = sum(split(work, len(rows), x, least=16)).reshape(2, -1, c).sum(axis=1).astype(x.dtype)
+    return xp.asarray(total[0]), xp.asarray(total[1])
+
+
+def combine(g: Array, x: Array, mu: Array, a: Array, b: Array, c: Array) -> Array:
+    """a · g + b · (x - μ) + c, where a, b, c and μ are one number per channel."""
+    xp, rows, slopes = xp_of(x), _rows(x), _rows(g)
+    out = xp.empty(rows.shape, g.dtype)
+    mu, a, b, c = (_repeated(v, rows.shape[1] // x.shape[1]) for v in (mu, a, b, c))
+
+    def work(lo: int, hi: int) -> None:
+        for part in _pieces(lo, hi, rows):
+            off = rows[part] - mu
+            off *= b
+            off += c
+            made = xp.multiply(slopes[part], a, out=out[part])
+            made += off
+
+    split(work, len(rows), x, least=16)
+    return _image(out, x)
+
+
+def _rows(x: Array) -> Array:
+    """(N, C, H, W) → (N · H, W · C): a view if the channels are last in memory, else a copy."""
+    n, c, h, w = x.shape
+    return x.transpose(0, 2, 3, 1).reshape(n * h, w * c)
+
+
+def _image(rows: Array, like: Array) -> Array:
+    n, c, h, w = like.shape
+    return rows.reshape(n, h, w, c).transpose(0, 3, 1, 2)
+
+
+def _pieces(lo: int, hi: int, rows: Array) -> Iterator[slice]:
+    step = max(1, PIECE // rows.shape[1])
+    return (slice(start, min(start + step, hi)) for start in range(lo, hi, step))
+
+
+def _repeated(v: Array, times: int) -> Array:
+    return xp_of(v).tile(v.reshape(-1), times)
