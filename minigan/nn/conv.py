@@ -36,7 +36,9 @@ class _Conv(Module):
             raise ValueError(f"{who}: kernel_size={k} must be one number, or {self.axes}")
         shape = (c, o // groups) if transposed else (o, c // groups)
         shape = (*shape, *self.kernel_size)
-        self.weight = parameter(init.torch_default(shape, rng), "weight", dtype)
+        # the channels last in memory, filters of a pixel side by side: as kernels/conv.py multiplies by it
+        memory = (*range(2, len(shape)), 1, 0)
+        self.weight = parameter(init.torch_default(shape, rng), "weight", dtype, memory)
         bound = 1 / math.sqrt(init.fans(shape)[0])
         self.bias = parameter(init.uniform((o,), bound, rng), "bias", dtype) if bias else None
 

@@ -200,8 +200,15 @@ class Module:
         return "\n".join([f"{type(self).__name__}(", *lines, ")"])
 
 
-def parameter(value: Any, name: str, dtype: Any = "float32") -> Tensor:
-    """A Tensor to be trained, with this first value."""
+def parameter(value: Any, name: str, dtype: Any = "float32", memory: tuple[int, ...] | None = None) -> Tensor:
+    """A Tensor to be trained, with this first value.
+
+    memory: the axes in the order in which they lie in memory, slowest first. It changes nothing but the
+    speed; the ops say which order suits them.
+    """
+    if memory is not None:
+        back = sorted(range(len(memory)), key=lambda i: memory[i])
+        value = np.ascontiguousarray(np.transpose(value, memory)).transpose(back)
     return Tensor(value, requires_grad=True, dtype=dtype, name=name)
 
 
