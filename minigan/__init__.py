@@ -5,8 +5,10 @@ Start reading in tensor.py. The ops are functions here, too: `minigan.exp`, `min
 
 # "X as X" tells type checkers that X is public here.
 from . import backend as backend
+from . import io as io
 from . import nn as nn
 from . import ops as ops
+from . import optim as optim
 from .draw import draw as draw
 from .draw import trace as trace
 from .errors import BackendError as BackendError

@@ -59,18 +59,16 @@ class Leaf(Node):
 
     `version` counts how often the Tensor's value was changed. Every op notes the version it saw,
     so that a backward walk through a value that is no longer there fails instead of lying. Likewise
-    `active`, which is False while the Tensor is frozen. `shared`: the value lives in memory that an
-    optimiser writes to.
+    `active`, which is False while the Tensor is frozen.
     """
 
-    __slots__ = ("active", "fixed", "grad", "shared", "version")
+    __slots__ = ("active", "fixed", "grad", "version")
 
     def __init__(self, name, shape, dtype, fixed):
         super().__init__(name, shape, dtype)
         self.grad: Tensor | None = None
         self.version: int = 0
         self.active: bool = True
-        self.shared: bool = False
         self.fixed: bool = fixed  # was a constant before: ops may have used it without noting a version
 
 

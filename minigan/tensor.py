@@ -38,7 +38,6 @@ __all__ = [
     "grad",
     "history",
     "is_recording",
-    "link",
     "no_grad",
     "record",
 ]
@@ -285,7 +284,6 @@ class Tensor(ArrayLike):
         if isinstance(data, Tensor):
             if data.node is not None:
                 raise TypeError("Tensor(t) would lose t's history; say so with Tensor(t.detach())")
-            copy = copy or data._shared
             data = data._data
         home = _backend.get(backend) if backend else _backend.home_of(data)
         self._data = _backend.seal(_backend.asarray(data, home, dtype, copy))
@@ -362,25 +360,21 @@ class Tensor(ArrayLike):
             new[...] = given
         self._live_in(new)
 
-    def _live_in(self, array: Array, shared: bool = False) -> None:
+    def _live_in(self, array: Array) -> None:
         """Let `array` hold this leaf's value from now on; it may be of another backend or precision.
 
-        shared: an optimiser will write new values into that memory. Then it must raise `leaf.version`
-        each time, and `detach` has to copy: a constant that changes would be a lie.
+        Whoever writes to that memory later must raise `leaf.version`, and must be sure that nobody else
+        has seen the old value and relies on it (see optim/flat.py).
         """
         leaf = self.leaf
         assert leaf is not None and array.shape == self.shape
         self._data = _backend.seal(array)
-        leaf.dtype, leaf.shared = array.dtype, shared
+        leaf.dtype = array.dtype
         leaf.version += 1
-
-    @property
-    def _shared(self) -> bool:
-        return self.leaf is not None and self.leaf.shared
 
     def detach(self) -> Tensor:
         """The same value without its history: to the tape it is a constant."""
-        return _wrap(_backend.seal(self._data.copy("K")) if self._shared else self._data)
+        return _wrap(self._data)
 
     def __reduce__(self) -> Any:
         """For copy and pickle: constants and leaves can be copied, the history of a result cannot."""
@@ -417,13 +411,6 @@ def _restored(data: Array, leaf: tuple[str, bool, bool, Tensor | None] | None) -
         t._make_leaf(name, fixed)
         t.grad = gradient
         t.requires_grad_(active)
-    return t
-
-
-def link(x: Tensor) -> Tensor:
-    """x's place in history without its value: for an edge to x that does not need the value again."""
-    t = _wrap(_backend.seal(_backend.xp_of(x._data).empty(0, x.dtype)), x.node)
-    t.leaf = x.leaf
     return t
 
 
