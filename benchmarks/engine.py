@@ -13,16 +13,12 @@ Four cases, float32:
 
 At the end, the time of `import minigan` beside that of NumPy and scipy.special.
 
-Every library runs in a process of its own, since the threads of two BLAS libraries disturb each other
-inside one. The processes take turns (A B C A B C ...), so that a slow moment of the machine hits all.
-Only one works at a time. Differences under 8 % mean nothing.
+turns.py says how the libraries take turns.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import json
 import statistics
 import subprocess
 import sys
@@ -32,6 +28,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import turns
 
 SIZES = (784, 256, 256, 1)
 BATCH = 100
@@ -166,24 +163,6 @@ def autograd_cases() -> dict[str, Callable[[], Any]]:
     }
 
 
-# ------------------------------------------------------------------------------ taking turns
-
-
-def work(library: str) -> None:
-    """A worker: reads a case a line, answers with the seconds of one run of it."""
-    cases = {"minigan": minigan_cases, "torch": torch_cases, "autograd": autograd_cases}[library]()
-    print("ready", flush=True)
-    for line in sys.stdin:
-        case, runs = json.loads(line)
-        run = cases[case]
-        for _ in range(max(1, runs // 10)):
-            run()  # warm up: caches, and threads that fell asleep
-        start = time.perf_counter()
-        for _ in range(runs):
-            run()
-        print((time.perf_counter() - start) / runs, flush=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15, help="turns that each library gets (15)")
@@ -191,39 +170,24 @@ def main() -> None:
     parser.add_argument("--worker", choices=LIBRARIES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        work(options.worker)
+        turns.work(
+            {"minigan": minigan_cases, "torch": torch_cases, "autograd": autograd_cases}[options.worker]()
+        )
         return
 
-    versions = ", ".join(
-        f"{name} {importlib.metadata.version(name)}" for name in (*options.libraries, "numpy")
-    )
-    print(f"Python {sys.version.split()[0]}, {versions}; BLAS of NumPy: {blas()}; default threads")
-    workers = {}
-    for name in options.libraries:
-        command = [sys.executable, __file__, "--worker", name]
-        pipe = subprocess.PIPE
-        workers[name] = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1)
-        assert workers[name].stdout.readline() == "ready\n", f"{name} did not start"
-
-    head = f"{'median (least), us':24}" + "".join(f"{name:>22}" for name in workers)
+    print(turns.versions(*options.libraries))
+    workers = turns.Workers(__file__, options.libraries)
+    head = f"{'median (least), us':24}" + "".join(f"{name:>22}" for name in options.libraries)
     print(head + f"{'minigan / torch':>18}\n" + "-" * (len(head) + 18))
     for case, runs in CASES.items():
-        seconds: dict[str, list[float]] = {name: [] for name in workers}
-        for _ in range(options.rounds):
-            for name, worker in workers.items():
-                time.sleep(0.2)  # until the threads of the one before have gone to sleep
-                worker.stdin.write(json.dumps([case, runs]) + "\n")
-                seconds[name].append(float(worker.stdout.readline()))
+        seconds = workers.times(case, runs, options.rounds)
         row = f"{case:24}"
         for times in seconds.values():
             row += f"{f'{statistics.median(times) * 1e6:.2f} ({min(times) * 1e6:.2f})':>22}"
         if {"minigan", "torch"} <= set(seconds):
-            ratios = [m / t for m, t in zip(seconds["minigan"], seconds["torch"], strict=True)]
-            row += f"{statistics.median(ratios):>18.2f}"
+            row += f"{turns.ratio(seconds):>18.2f}"
         print(row, flush=True)
-    for worker in workers.values():
-        worker.stdin.close()
-        worker.wait()
+    workers.close()
     import_times(options.rounds)
 
 
@@ -241,11 +205,6 @@ def import_times(rounds: int) -> None:
         f"\nimport minigan: {ours - bare:.0f} ms; import numpy, scipy.special: {scipy - bare:.0f} ms; "
         f"ratio {(ours - bare) / (scipy - bare):.2f} (starting Python, {bare:.0f} ms, taken off)"
     )
-
-
-def blas() -> str:
-    build = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    return f"{build['name']} {build['version']}"
 
 
 if __name__ == "__main__":

@@ -26,10 +26,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backend import Array, xp_of
-from .geometry import Geometry, Pair, add_windows, windows
+from .geometry import Geometry, Pair, add_windows, empty, windows
 from .threads import split
 
 BLOCK = 1 << 20  # bytes of X at a time, to stay in a second-level cache
+LAST = (0, 2, 3, 1)  # the axes of an image in memory
 FEW = 4  # up to so many channels, X is built entry by entry
 
 
@@ -44,18 +45,18 @@ def conv2d(x: Array, weight: Array, how: Geometry, bias: Array | None = None) ->
         return _by_group(how.groups, f, (x, 1), (weight, 0), (bias, 0))
     o, _, kh, kw = weight.shape
     oh, ow = how.size_after(x.shape[2:], (kh, kw))
-    y = xp_of(x).empty((x.shape[0] * oh * ow, o), np.result_type(x.dtype, weight.dtype))
-    few = x.shape[1] <= FEW
+    y = empty(xp_of(x), (len(x), o, oh, ow), np.result_type(x.dtype, weight.dtype), LAST)
+    pixels, few = _pixels(y), x.shape[1] <= FEW
     matrix = _matrix(weight, few)
 
     def work(lo: int, hi: int) -> None:
         for rows, seen in _seen(x, lo, hi, (kh, kw), how, few):
-            made = xp_of(x).matmul(seen, matrix, out=y[rows])
+            made = xp_of(x).matmul(seen, matrix, out=pixels[rows])
             if bias is not None:
                 made += bias
 
     split(work, x.shape[0], x)
-    return y.reshape(-1, oh, ow, o).transpose(0, 3, 1, 2)
+    return y
 
 
 def conv2d_weight(x: Array, y: Array, how: Geometry, kernel: Pair) -> Array:
@@ -78,8 +79,9 @@ def conv2d_weight(x: Array, y: Array, how: Geometry, kernel: Pair) -> Array:
         return total
 
     parts = [part for part in split(work, x.shape[0], x) if part is not None]
-    weight = _empty_weight(xp_of(x), (o, c, *kernel), np.result_type(x.dtype, y.dtype), few)
-    matrix = _matrix(weight, few)  # a view
+    memory = (1, 2, 3, 0) if few else (2, 3, 1, 0)  # so that its matrix is a view of it
+    weight = empty(xp_of(x), (o, c, *kernel), np.result_type(x.dtype, y.dtype), memory)
+    matrix = _matrix(weight, few)
     matrix[...] = parts[0] if parts else 0
     for part in parts[1:]:
         matrix += part
@@ -107,17 +109,6 @@ def _matrix(weight: Array, few: bool) -> Array:
     A view if the weight lies like that in memory. The weights that conv2d_weight makes do.
     """
     return weight.transpose((1, 2, 3, 0) if few else (2, 3, 1, 0)).reshape(-1, weight.shape[0])
-
-
-def _empty_weight(xp: Any, shape: tuple[int, ...], dtype: Any, few: bool) -> Array:
-    """Memory for a weight of shape (O, C, KH, KW), laid out so that its matrix is a view.
-
-    It owns its memory, as `empty_like` makes it. A view would be copied by the tape, to be safe.
-    """
-    o, c, kh, kw = shape
-    if few:
-        return xp.empty_like(xp.empty((c, kh, kw, o), dtype).transpose(3, 0, 1, 2))
-    return xp.empty_like(xp.empty((kh, kw, c, o), dtype).transpose(3, 2, 0, 1))
 
 
 def _pixels(x: Array) -> Array:
@@ -258,9 +249,10 @@ def _by_phases(y: Array, weight: Array, how: Geometry, size: Pair, bias: Array |
     down, across = (_phases(*axis) for axis in axes)
     border = max((v.border for v in down), default=0), max((h.border for h in across), default=0)
     full = sum(v.pixels for v in down) * sum(h.pixels for h in across) == size[0] * size[1]
-    image = xp.empty((n, *size, c), dtype)
+    image = empty(xp, (n, c, *size), dtype, LAST)
+    pixels = image.transpose(0, 2, 3, 1)
     if not full:  # a stride may step over pixels
-        image[...] = 0 if bias is None else bias
+        pixels[...] = 0 if bias is None else bias
     kernels = weight.transpose(2, 3, 0, 1)
     matrices = [[kernels[v.entries][:, h.entries].reshape(-1, c) for h in across] for v in down]
     most = max(
@@ -285,7 +277,7 @@ def _by_phases(y: Array, weight: Array, how: Geometry, size: Pair, bias: Array |
                     if bias is not None:
                         made += bias
                     phase = (slice(v.start, None, how.stride[0]), slice(h.start, None, how.stride[1]))
-                    image[at : at + len(wide), phase[0], phase[1]] = made.reshape(*shape[:3], c)
+                    pixels[at : at + len(wide), phase[0], phase[1]] = made.reshape(*shape[:3], c)
 
     split(work, n, y)
-    return image.transpose(0, 3, 1, 2)
+    return image

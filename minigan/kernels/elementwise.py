@@ -14,6 +14,7 @@ from ..backend import Array, xp_of
 from .threads import split
 
 PIECE = 1 << 17  # entries: small enough for the cache, long enough that threads rarely meet at Python's lock
+WORTH = 1 << 20  # entries that are worth a thread
 
 
 def leaky_relu(x: Array, slope: float) -> Array:
@@ -96,5 +97,5 @@ def _by_pieces(f: Callable[..., object], *arrays: Array) -> Array:
         for start in range(lo, hi, step):
             f(*(a[start : min(start + step, hi)] for a in everything))
 
-    split(work, n, last, least=step)
+    split(work, n, last, least=max(1, WORTH * n // last.size))
     return out

@@ -6,7 +6,7 @@ horizontal).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..backend import Array, xp_of
 
@@ -39,6 +39,15 @@ class Geometry(NamedTuple):
             for n, k, s, p, d in zip(size, kernel, self.stride, self.padding, self.dilation, strict=True)
         )
         return h, w
+
+
+def empty(xp: Any, shape: tuple[int, ...], dtype: Any, memory: tuple[int, ...]) -> Array:
+    """An array whose axes lie in memory in the order `memory`, slowest first: (0, 2, 3, 1) is channels last.
+
+    It owns its memory, as `empty_like` makes it. (The tape copies a gradient that is a view, to be safe.)
+    """
+    back = sorted(range(len(shape)), key=lambda axis: memory[axis])
+    return xp.empty_like(xp.empty([shape[axis] for axis in memory], dtype).transpose(back))
 
 
 def windows(x: Array, kernel: Pair, stride: Pair, dilation: Pair) -> Array:

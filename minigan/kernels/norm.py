@@ -12,9 +12,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..backend import Array, xp_of
+from .conv import LAST
+from .geometry import empty
 from .threads import split
 
 PIECE = 1 << 17  # entries worked on at a time
+WORTH = 1 << 19  # entries that are worth a thread
 SMALL = 1 << 14  # fewer entries are done in one go, by simple.py
 
 
@@ -25,15 +28,14 @@ def suits(x: Array) -> bool:
 
 def channels_last(x: Array) -> Array:
     """x, with the channels last in memory: itself if they are."""
-    n, c, h, w = x.shape
     if x.strides[1] == x.itemsize:
         return x
-    last = xp_of(x).empty((n, h, w, c), x.dtype).transpose(0, 3, 1, 2)
+    last = empty(xp_of(x), x.shape, x.dtype, LAST)
 
     def work(lo: int, hi: int) -> None:
         last[lo:hi] = x[lo:hi]
 
-    split(work, n, x)
+    split(work, len(x), x)
     return last
 
 
@@ -55,7 +57,7 @@ def statistics(x: Array) -> tuple[Array, Array]:
             found.append((len(piece), mean, xp.einsum("ij,ij->j", off, off)))
         return found
 
-    pieces = [piece for part in split(work, len(rows), x, least=16) for piece in part]
+    pieces = [piece for part in split(work, len(rows), x, _least(rows)) for piece in part]
     n = np.repeat([piece[0] for piece in pieces], rows.shape[1] // c)[:, None]
     means = np.stack([np.asarray(piece[1], float) for piece in pieces]).reshape(-1, c)
     spreads = np.stack([np.asarray(piece[2], float) for piece in pieces]).reshape(-1, c)
@@ -67,27 +69,28 @@ def statistics(x: Array) -> tuple[Array, Array]:
 def affine(x: Array, mu: Array, scale: Array, shift: Array | None) -> Array:
     """(x - μ) · scale + shift, where each is one number per channel."""
     rows, xp = _rows(x), xp_of(x)
-    out = xp.empty(rows.shape, x.dtype)
+    y = empty(xp, x.shape, x.dtype, LAST)
+    out = _rows(y)
     wide = rows.shape[1] // x.shape[1]
     mu, scale = (_repeated(v, wide) for v in (mu, scale))
     shift = None if shift is None else _repeated(shift, wide)
 
     def work(lo: int, hi: int) -> None:
         for part in _pieces(lo, hi, rows):
-            y = xp.subtract(rows[part], mu, out=out[part])
-            y *= scale
+            made = xp.subtract(rows[part], mu, out=out[part])
+            made *= scale
             if shift is not None:
-                y += shift
+                made += shift
 
-    split(work, len(rows), x, least=16)
-    return _image(out, x)
+    split(work, len(rows), x, _least(rows))
+    return y
 
 
 def sums(g: Array) -> Array:
     """For each channel, Σ g."""
     rows = _rows(g)
     work = lambda lo, hi: rows[lo:hi].sum(axis=0)
-    return sum(split(work, len(rows), g, least=16)).reshape(-1, g.shape[1]).sum(axis=0)
+    return sum(split(work, len(rows), g, _least(rows))).reshape(-1, g.shape[1]).sum(axis=0)
 
 
 def gradient_sums(g: Array, x: Array, mu: Array) -> tuple[Array, Array]:
@@ -102,26 +105,28 @@ def gradient_sums(g: Array, x: Array, mu: Array) -> tuple[Array, Array]:
             total[1] += np.asarray(xp.einsum("ij,ij->j", slopes[part], rows[part] - mu))
         return total
 
-    total = sum(split(work, len(rows), x, least=16)).reshape(2, -1, c).sum(axis=1).astype(x.dtype)
+    total = sum(split(work, len(rows), x, _least(rows))).reshape(2, -1, c).sum(axis=1).astype(x.dtype)
     return xp.asarray(total[0]), xp.asarray(total[1])
 
 
 def combine(g: Array, x: Array, mu: Array, a: Array, b: Array, c: Array) -> Array:
-    """a · g + b · (x - μ) + c, where a, b, c and μ are one number per channel."""
+    """a · g + b · (x - μ) + c, where a, b, c and μ are one number per channel.
+
+    As b x + (c - b μ) + a g, which loses no more digits than x has lost by being far from zero.
+    """
     xp, rows, slopes = xp_of(x), _rows(x), _rows(g)
-    out = xp.empty(rows.shape, g.dtype)
-    mu, a, b, c = (_repeated(v, rows.shape[1] // x.shape[1]) for v in (mu, a, b, c))
+    result = empty(xp, x.shape, g.dtype, LAST)
+    out = _rows(result)
+    a, b, c = (_repeated(v, rows.shape[1] // x.shape[1]) for v in (a, b, c - b * mu))
 
     def work(lo: int, hi: int) -> None:
         for part in _pieces(lo, hi, rows):
-            off = rows[part] - mu
-            off *= b
-            off += c
-            made = xp.multiply(slopes[part], a, out=out[part])
-            made += off
+            made = xp.multiply(rows[part], b, out=out[part])
+            made += c
+            made += slopes[part] * a
 
-    split(work, len(rows), x, least=16)
-    return _image(out, x)
+    split(work, len(rows), x, _least(rows))
+    return result
 
 
 def _rows(x: Array) -> Array:
@@ -130,9 +135,9 @@ def _rows(x: Array) -> Array:
     return x.transpose(0, 2, 3, 1).reshape(n * h, w * c)
 
 
-def _image(rows: Array, like: Array) -> Array:
-    n, c, h, w = like.shape
-    return rows.reshape(n, h, w, c).transpose(0, 3, 1, 2)
+def _least(rows: Array) -> int:
+    """How many rows are worth a thread."""
+    return max(1, WORTH // rows.shape[1])
 
 
 def _pieces(lo: int, hi: int, rows: Array) -> Iterator[slice]:
