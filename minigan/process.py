@@ -14,8 +14,9 @@ rounding of sums that are added up in another order.
   it, page by page, from the operating system again. In return the process stays as large as it once was.
   Only glibc (Linux) knows how; elsewhere nothing happens.
 
-A third choice can only be made before Python starts: some builds of OpenBLAS take a processor with AVX-512
-that they do not know for one without, and multiply at half speed. `performance.advice()` says so.
+A third choice can only be made before Python starts: which code OpenBLAS multiplies matrices with. It picks
+it by the model of the processor, and one that it does not know, or a setting in the environment, can cost
+half of the speed. `performance.advice()` says so where it is the case.
 """
 
 from __future__ import annotations
@@ -78,8 +79,8 @@ class performance:
     def advice() -> str | None:
         """What to set before Python starts to get faster matrix products on this processor; None if nothing.
 
-        OpenBLAS picks its code by the model of the processor. A build older than the processor may pick
-        "Haswell" (AVX2) where AVX-512 would be twice as fast; the variable OPENBLAS_CORETYPE overrules it.
+        Code for AVX2 ("Haswell", "Zen") on a processor that has AVX-512 takes nearly twice as long. OpenBLAS
+        uses it if it is older than the processor, or if OPENBLAS_CORETYPE says so.
         """
         from threadpoolctl import threadpool_info
 
