@@ -348,7 +348,7 @@ def test_both_on_one_layer(backend):
 @pytest.mark.parametrize("wrap", [nn.spectral_norm, nn.equalized])
 def test_what_cannot_be_wrapped(wrap):
     layer = wrap(nn.Linear(3, 2, rng=0), rng=0)
-    with pytest.raises(ValueError, match=r"weight of Linear\(3, 2\) is computed from weight_orig already"):
+    with pytest.raises(ValueError, match=r"weight of Linear\(3, 2\) .*is computed from weight_orig already"):
         wrap(layer, rng=0)
     with pytest.raises(ValueError, match=r"ReLU\(\) has no parameter called 'weight'.*it has: none"):
         wrap(nn.ReLU(), rng=0)
@@ -590,13 +590,36 @@ def test_minibatch_std_dev_errors():
         nn.MinibatchStdDev(4, 1.5)
 
 
-def discrimination_by_loops(x, weight):
-    _, out, dims = weight.shape
-    m = np.einsum("na,abk->nbk", x, weight)
+def discrimination_by_loops(x, weight, out, dims):
+    m = np.einsum("na,bka->nbk", x, weight.reshape(out, dims, x.shape[1]))
     o = np.zeros((len(x), out))
     for i, j, b in np.ndindex(len(x), len(x), out):
         o[i, b] += np.exp(-sum(abs(m[i, b, k] - m[j, b, k]) for k in range(dims)))
     return np.concatenate([x, o], axis=1)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-13, 1.0, 1e15])
+def test_spectral_norm_of_weights_of_any_size(scale):
+    """W / σ does not depend on the size of W, down to where float32 has no smaller squares."""
+    layer = nn.Linear(5, 4, rng=0)
+    value = layer.weight.numpy() * scale
+    layer.weight.data = value
+    nn.spectral_norm(layer, rng=1)
+    for _ in range(30):
+        layer(np.zeros((1, 5), "float32"))
+    sigma = np.linalg.svd(layer.weight.numpy().astype(float), compute_uv=False)[0]
+    assert abs(sigma - 1) < 1e-3
+
+
+def test_equalized_is_for_weighted_sums():
+    for layer in (nn.ConditionalBatchNorm(3, 2), nn.Embedding(3, 2, rng=0), nn.LayerNorm((3, 4))):
+        with pytest.raises(ValueError, match=r"^equalized: .* its outputs are not sums weighted by it"):
+            nn.equalized(layer, rng=0)
+
+
+def test_repr_says_how_the_weight_is_made():
+    assert repr(nn.spectral_norm(nn.Linear(3, 2, rng=0), rng=0)) == "Linear(3, 2) with spectral_norm"
+    assert repr(nn.equalized(nn.Linear(3, 2, rng=0), rng=0)) == "Linear(3, 2) with equalized"
 
 
 def test_minibatch_discrimination_by_loops(backend):
@@ -606,7 +629,8 @@ def test_minibatch_discrimination_by_loops(backend):
         x = values(seed, n, sizes[0])
         y = layer(Tensor(x, backend=backend))
         assert y.shape == (n, sizes[0] + sizes[1])
-        np.testing.assert_allclose(y.numpy(), discrimination_by_loops(x, layer.weight.numpy()), rtol=1e-12)
+        expected = discrimination_by_loops(x, layer.weight.numpy(), *sizes[1:])
+        np.testing.assert_allclose(y.numpy(), expected, rtol=1e-12)
 
     check()
 

@@ -85,6 +85,15 @@ WRONG = {
     "pool": (lambda: nn.MaxPool(3)(zeros(1, 1, 2, 2)), r"^max_pool: a kernel of size \(3, 3\)"),
     "p": (lambda: nn.Dropout(1.0, rng=0), r"^Dropout: p=1.0 must be 0 or more and less than 1"),
     "p Tensor": (lambda: nn.Dropout(Tensor(0.5), rng=0), r"^Dropout: p must be a plain number"),
+    # settings
+    "no features": (lambda: nn.Linear(0, 4, rng=0), r"^Linear: in_features must be 1 or more, not 0"),
+    "features float": (lambda: nn.Linear(3.0, 4, rng=0), r"^Linear: in_features must be a whole number, not 3.0"),
+    "stride": (lambda: nn.Conv2d(3, 4, 3, stride=0, rng=0), r"^Conv2d: stride must be 1 or more, not 0"),
+    "padding": (lambda: nn.Conv2d(3, 4, 3, padding="same", rng=0), r"^Conv2d: padding must be a whole number, not 'same'"),
+    "eps": (lambda: nn.PixelNorm(-1.0), r"^PixelNorm: eps=-1.0 must not be negative"),
+    "hidden": (lambda: nn.Lambda(nn.ReLU()), r"^Lambda: ReLU\(\) is a Module already"),
+    "frozen list": (lambda: nn.frozen([nn.ReLU()]).__enter__(), r"^frozen: .* is a list, not a Module"),
+    "precision": (lambda: nn.ReLU().to("float64"), r"^to: 'float64' is a precision, .* to\(dtype='float64'\)"),
     # random numbers
     **{f"rng of {name}": (lambda make=make: make(rng=None), rf"^{name}: rng=None; give a generator, .*or a seed$") for name, make in {
         "Linear": lambda rng: nn.Linear(2, 3, rng=rng),

@@ -396,3 +396,38 @@ def test_repr_with_settings_and_children():
             return "depth=1"
 
     assert repr(Block(nn.Tanh())) == "Block(\n  depth=1\n  (0): Tanh()\n)"
+
+
+@pytest.mark.parametrize("several", [list, tuple, lambda modules: dict(enumerate(modules))])
+def test_modules_in_a_list_are_refused(several):
+    """They would be neither trained nor saved, and nobody would notice."""
+    net = nn.ReLU()
+    net.blocks = several([nn.Linear(2, 2, rng=0)])
+    for f in (net.parameters, net.state_dict, net.eval):
+        with pytest.raises(TypeError, match=r"^ReLU: the attribute 'blocks' is a .* of Modules"):
+            f()
+
+
+def test_a_slice_of_a_sequential_is_one():
+    net = nn.Sequential(nn.ReLU(), nn.Tanh(), nn.Sigmoid())
+    assert repr(net[1:]) == repr(nn.Sequential(nn.Tanh(), nn.Sigmoid()))
+    assert net[-1] is net[2]
+
+
+def test_load_state_dict_changes_all_or_nothing():
+    """Whatever is wrong with the last entry, the first one is as it was."""
+    net = nn.Module()
+    net.v = Tensor([1.0], requires_grad=True)
+    net.late = Tensor([1.0]).requires_grad_()
+    net.count = Tensor(3)
+    good = {"v": [7.0], "late": [7.0], "count": 7}
+    for wrong, says in (
+        ({}, r"fixed: late was a constant"),
+        ({"late": [[1.0], [1.0, 2.0]]}, r"no array: late"),
+        ({"count": np.nan}, r"not whole numbers: count"),
+        ({"count": 1.5}, r"not whole numbers: count"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            net.load_state_dict(good | wrong)
+        assert net.v.item() == 1.0
+        assert net.count.item() == 3

@@ -32,14 +32,17 @@ class Sequential(Module):
     def __iter__(self) -> Iterator[Module]:
         return self.children()
 
-    def __getitem__(self, i: int) -> Module:
-        return list(self.children())[i]
+    def __getitem__(self, i: int | slice) -> Module:
+        chosen = list(self.children())[i]
+        return Sequential(*chosen) if isinstance(chosen, list) else chosen
 
 
 class Lambda(Module):
     """A function without parameters as a Module: `Lambda(lambda x: x * 2)`."""
 
     def __init__(self, function: Callable[..., Any]):
+        if isinstance(function, Module):
+            raise TypeError(f"Lambda: {function!r} is a Module already, and its parameters would be hidden")
         self._function = function
 
     def forward(self, *args: Any) -> Any:
@@ -56,13 +59,11 @@ class Residual(Module):
     """
 
     def __init__(self, body: Module, shortcut: Module | None = None):
-        self.body = body
-        if shortcut is not None:
-            self.shortcut = shortcut
+        self.body, self.shortcut = body, shortcut
 
     def forward(self, x: Any) -> Any:
         y = self.body(x)
-        straight = self.shortcut(x) if "shortcut" in vars(self) else x
+        straight = x if self.shortcut is None else self.shortcut(x)
         if straight.shape != y.shape:
             raise ValueError(
                 f"Residual: the body makes {y.shape}, the shortcut {straight.shape} from {x.shape}; give a "

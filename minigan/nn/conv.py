@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 from ..ops import conv as ops
+from ..ops.operands import whole
 from ..tensor import Tensor
 from . import init
 from .module import Module, parameter
@@ -27,8 +28,20 @@ class _Conv(Module):
     def _build(self, who: str, transposed: bool, rng: Any, dtype: Any, bias: bool, **settings: Any) -> None:
         vars(self).update(settings)
         rng = init.generator(rng, who)
+        least = {
+            "in_channels": 1,
+            "out_channels": 1,
+            "groups": 1,
+            "stride": 1,
+            "dilation": 1,
+            "kernel_size": 1,
+        }
+        for name in settings:
+            value = settings[name]
+            for number in value if isinstance(value, (tuple, list)) else (value,):
+                whole(who, name, number, least.get(name, 0))
         c, o, groups = self.in_channels, self.out_channels, self.groups
-        if groups < 1 or c % groups or o % groups:
+        if c % groups or o % groups:
             raise ValueError(f"{who}: groups={groups} must divide both {c} and {o} channels")
         k = self.kernel_size
         self.kernel_size = tuple(k) if isinstance(k, (tuple, list)) else (k,) * self.axes
@@ -36,7 +49,7 @@ class _Conv(Module):
             raise ValueError(f"{who}: kernel_size={k} must be one number, or {self.axes}")
         shape = (c, o // groups) if transposed else (o, c // groups)
         shape = (*shape, *self.kernel_size)
-        # the channels last in memory, filters of a pixel side by side: as kernels/conv.py multiplies by it
+        # in memory, the numbers that meet in one matrix product are neighbours: see kernels/conv.py
         memory = (*range(2, len(shape)), 1, 0)
         self.weight = parameter(init.torch_default(shape, rng), "weight", dtype, memory)
         bound = 1 / math.sqrt(init.fans(shape)[0])
@@ -88,6 +101,7 @@ class Conv2d(_Conv):
 class ConvTranspose2d(_Conv):
     """The adjoint of a convolution. Shapes: x (N, C, H, W), weight (C, O/groups, KH, KW), bias (O,)
 
+    (C goes in and O comes out, as in Conv2d; ops/conv.py reads the same letters backwards.)
     y (N, O, H', W'), where H' = (H - 1) stride - 2 padding + dilation (KH - 1) + 1 + output_padding.
 
     >>> ConvTranspose2d(100, 64, 4, stride=2, padding=1, rng=0)

@@ -27,7 +27,8 @@ class Linear(Module):
         self, in_features: int, out_features: int, bias: bool = True, *, rng: Any, dtype: Any = "float32"
     ):
         rng = init.generator(rng, "Linear")
-        self.in_features, self.out_features = in_features, out_features
+        self.in_features = whole("Linear", "in_features", in_features, least=1)
+        self.out_features = whole("Linear", "out_features", out_features, least=1)
         value = init.torch_default((out_features, in_features), rng)
         # a weight that is wider than tall lies by columns, as its gradient does: see kernels/linear.py
         memory = (1, 0) if out_features < in_features else (0, 1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..ops.elementwise import abs, exp, sqrt
-from ..ops.linear import matmul
+from ..ops.linear import linear
 from ..ops.operands import tensor, whole
 from ..ops.shape import broadcast_to, concat
 from ..tensor import Tensor
@@ -29,7 +29,7 @@ class MinibatchStdDev(Module):
 
     Shapes: x (N, C, H, W) or (N, C), y the same with C + `channels` channels. There are N / group_size
     groups, M of them, and sample n is in group n mod M. Where group_size does not divide N, a group has as
-    many samples as the largest divisor of N below group_size: N = 6 and group_size = 4 give 2 groups of 3,
+    many samples as the largest divisor of N up to group_size: N = 6 and group_size = 4 give 2 groups of 3,
     N = 7 gives 7 groups of 1, and these differ by nothing (s = 1e-4).
 
     channels: 1 makes a single mean. Otherwise x's channels are cut into so many equal parts, one mean each.
@@ -68,10 +68,10 @@ class MinibatchStdDev(Module):
 class MinibatchDiscrimination(Module):
     """How near each sample is to the others, as extra features (Salimans et al. 2016)
 
-        M = x · weight
+        M = x · weightᵀ
         o[i, b] = Σ_j exp(-‖M[i, b] - M[j, b]‖₁)        y = x with o as further features
 
-    Shapes: x (N, in), weight (in, out, K), M (N, out, K), o (N, out), y (N, in + out).
+    Shapes: x (N, in), weight (out · K, in), M (N, out, K), o (N, out), y (N, in + out).
 
     The sum runs over all j, i itself included, as in the paper; that adds 1 to every o. (The authors' code
     leaves j = i out, and adds a bias that is learnt.) ‖·‖₁ has a tip where two samples are equal; its
@@ -89,8 +89,8 @@ class MinibatchDiscrimination(Module):
         self.in_features = whole(who, "in_features", in_features, least=1)
         self.out_features = whole(who, "out_features", out_features, least=1)
         self.kernel_dims = whole(who, "kernel_dims", kernel_dims, least=1)
-        rows = init.torch_default((out_features * kernel_dims, in_features), rng)
-        self.weight = parameter(rows.T.reshape(in_features, out_features, kernel_dims), "weight", dtype)
+        shape = (out_features * kernel_dims, in_features)
+        self.weight = parameter(init.torch_default(shape, rng), "weight", dtype)
 
     def forward(self, x: Any) -> Tensor:
         x = tensor(x, "MinibatchDiscrimination", like=self.weight)
@@ -100,7 +100,7 @@ class MinibatchDiscrimination(Module):
                 f"(N, {self.in_features}); flatten images first"
             )
         n, out, k = x.shape[0], self.out_features, self.kernel_dims
-        m = matmul(x, self.weight.reshape(self.in_features, out * k))
+        m = linear(x, self.weight)
         distances = abs(m.reshape(n, 1, out, k) - m.reshape(1, n, out, k)).sum(axis=3)  # (N, N, out)
         return concat([x, exp(-distances).sum(axis=1)], axis=1)
 

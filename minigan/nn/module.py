@@ -3,10 +3,10 @@
     class Scale(Module):
         def __init__(self):
             self.factor = Tensor(1.0, requires_grad=True)     # a parameter: it will be trained
-            self.calls = Tensor(0)                            # a buffer: saved, but not trained
+            self.offset = Tensor(0.5)                         # a buffer: saved, but not trained
 
         def forward(self, x):
-            return x * self.factor
+            return x * self.factor + self.offset
 
 There is no registration. What a Module owns is what its attributes say:
 
@@ -14,7 +14,9 @@ There is no registration. What a Module owns is what its attributes say:
     a constant Tensor                       a buffer: part of the state, such as running statistics
     a Module                                a child
 
-Attributes whose names begin with an underscore are the Module's own business, and are none of these.
+Attributes whose names begin with an underscore are the Module's own business, and are none of these. What
+`forward` only wants to remember belongs under such a name. A list of Modules is refused: put them into a
+Sequential, whose attributes they then are.
 Parameters have PyTorch's names and layouts, so that weights can move between the two.
 """
 
@@ -52,8 +54,16 @@ class Module:
 
     def _own(self, kind: Callable[[Any], bool]) -> Iterator[tuple[str, Any]]:
         for name, value in vars(self).items():
-            if name[0] != "_" and name not in self._computed and kind(value):
+            if name[0] == "_" or name in self._computed:
+                continue
+            if kind(value):
                 yield name, value
+            elif isinstance(value, (list, tuple, dict)) and any(map(_is_owned, _items(value))):
+                raise TypeError(
+                    f"{type(self).__name__}: the attribute {name!r} is a {type(value).__name__} of Modules "
+                    "or parameters, which would be neither trained nor saved; use Sequential(*modules), or "
+                    "one attribute for each"
+                )
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """(name, Module) of the Modules that are attributes of this one."""
@@ -105,13 +115,13 @@ class Module:
     # ------------------------------------------------------------------------------ modes
 
     def train(self: M, flag: bool = True) -> M:
-        """Training mode, here and in the children: BatchNorm uses the batch's statistics, Dropout drops."""
+        """Training mode, here and everywhere inside: BatchNorm uses the batch's statistics, Dropout drops."""
         for module in self.modules():
             module.training = flag
         return self
 
     def eval(self: M) -> M:
-        """Evaluation mode: running statistics, no dropout, nothing that changes the Module."""
+        """Evaluation mode: running statistics where there are any, no dropout, no power iteration."""
         return self.train(False)
 
     def requires_grad_(self: M, flag: bool = True) -> M:
@@ -129,8 +139,11 @@ class Module:
         """Move to another backend ("cupy"), or to another precision (dtype="float64"); whole numbers stay.
 
         The parameters remain the same Tensors, with new values. Make the optimiser afterwards: one that
-        exists already has its memory where the parameters were.
+        exists already has its memory where the parameters were. float16 is for keeping weights, not for
+        computing: normalisation layers overflow in it.
         """
+        if backend in ("float16", "float32", "float64"):
+            raise ValueError(f"to: {backend!r} is a precision, not a backend; write to(dtype={backend!r})")
         if dtype is not None and np.dtype(dtype).kind != "f":
             raise TypeError(f"to: dtype={dtype!r}; parameters are floating point numbers")
         for module in self.modules():
@@ -168,18 +181,33 @@ class Module:
             unexpected = [name for name in state if name not in places]
             complaints += [f"  missing: {', '.join(missing)}"] * bool(missing)
             complaints += [f"  unexpected: {', '.join(unexpected)}"] * bool(unexpected)
-        values = {name: _array_of(state[name]) for name in places if name in state}
-        for name, value in values.items():
-            shape = places[name][2].shape
-            if value.shape != shape:
-                complaints.append(f"  wrong shape: {name} has {shape} here, {value.shape} in the state")
-            elif value.dtype.kind not in "fiub":
-                complaints.append(f"  not numbers: {name} has dtype {value.dtype} in the state")
+        values = {}
+        for name, (_, _, tensor) in places.items():
+            if name not in state:
+                continue
+            try:
+                value = _array_of(state[name])
+            except Exception as error:  # ragged lists, PyTorch parameters that were not detached ...
+                complaints.append(f"  no array: {name}: {error}")
+                continue
+            whole = tensor.dtype.kind in "iu"
+            if value.shape != tensor.shape:
+                complaints.append(
+                    f"  wrong shape: {name} has {tensor.shape} here, {value.shape} in the state"
+                )
+            elif value.dtype.kind not in "fiub" or (whole and (value % 1 != 0).any()):
+                what = "whole numbers" if whole else "numbers"
+                complaints.append(f"  not {what}: {name} has dtype {value.dtype} in the state")
+            elif tensor.leaf is not None and tensor.leaf.fixed:
+                complaints.append(
+                    f"  fixed: {name} was a constant before requires_grad_(), and keeps its value"
+                )
+            else:
+                values[name] = value.astype(tensor.dtype)
         if complaints:
             raise ValueError("\n".join([f"load_state_dict: does not fit {type(self).__name__}", *complaints]))
         for name, value in values.items():
             module, attribute, tensor = places[name]
-            value = value.astype(tensor.dtype)
             if tensor.leaf is not None:
                 tensor.data = value
             else:
@@ -194,10 +222,11 @@ class Module:
     def __repr__(self) -> str:
         children = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
         extra = self.extra_repr()
+        hooks = "".join(f" with {hook}" for hook in self._before)
         if not children:
-            return f"{type(self).__name__}({extra})"
+            return f"{type(self).__name__}({extra}){hooks}"
         lines = [f"  {line}" for line in ([extra] if extra else []) + children]
-        return "\n".join([f"{type(self).__name__}(", *lines, ")"])
+        return "\n".join([f"{type(self).__name__}(", *lines, f"){hooks}"])
 
 
 def parameter(value: Any, name: str, dtype: Any = "float32", memory: tuple[int, ...] | None = None) -> Tensor:
@@ -214,6 +243,14 @@ def parameter(value: Any, name: str, dtype: Any = "float32", memory: tuple[int, 
 
 def _is_parameter(value: Any) -> bool:
     return isinstance(value, Tensor) and value.leaf is not None
+
+
+def _is_owned(value: Any) -> bool:
+    return isinstance(value, Module) or _is_parameter(value)
+
+
+def _items(value: Any) -> Any:
+    return value.values() if isinstance(value, dict) else value
 
 
 def _is_buffer(value: Any) -> bool:
@@ -258,6 +295,8 @@ def frozen(module: Module) -> Iterator[None]:
     ...     d([[1.0, 2.0]]).requires_grad
     False
     """
+    if not isinstance(module, Module):
+        raise TypeError(f"frozen: {module!r} is a {type(module).__name__}, not a Module")
     thawed = [parameter for parameter in module.parameters() if parameter.requires_grad]
     for parameter in thawed:
         parameter.requires_grad_(False)

@@ -3,7 +3,7 @@
 They differ in which values share a mean μ and a variance σ². Of an image batch (N, C, H, W):
 
     BatchNorm       all values of one channel: one μ for each C, and every image has a say in every other
-    LayerNorm       all values of one image: one μ for each N
+    LayerNorm       all values of one image, if normalized_shape is (C, H, W): one μ for each N
     GroupNorm       a group of channels of one image
     InstanceNorm    one channel of one image
     PixelNorm       the channels of one pixel; no μ, only the length
@@ -32,7 +32,7 @@ __all__ = ["GroupNorm", "InstanceNorm", "LayerNorm", "PixelNorm"]
 class Normaliser(Module):
     """What these layers share: a weight γ that begins at 1 and a bias β that begins at 0, or neither."""
 
-    normalises = True  # tells init.py that the weight multiplies one input each
+    normalises = True  # tells init.py that each entry of the weight multiplies one channel or value
     ranks: Container[int] = range(2, 65)  # how many axes an input may have
     axes = "(N, C, ...)"  # the same for messages
     eps: float
@@ -41,6 +41,8 @@ class Normaliser(Module):
 
     def _begin(self, shape: tuple[int, ...], weight: bool, bias: bool, eps: float, dtype: Any) -> None:
         self.eps = number(type(self).__name__, "eps", eps)
+        if self.eps < 0:
+            raise ValueError(f"{type(self).__name__}: eps={eps} must not be negative")
         self.weight = parameter(np.ones(shape), "weight", dtype) if weight else None
         self.bias = parameter(np.zeros(shape), "bias", dtype) if bias else None
 
@@ -56,7 +58,9 @@ class Normaliser(Module):
 
     def _each(self, x: Tensor, parts: int) -> Tensor:
         """x cut into this many parts, in the order of its entries, each with mean 0 and variance 1."""
-        n = x.size // parts if parts else 0
+        if x.size == 0:
+            return x * 1.0
+        n = x.size // parts
         if n < 2:
             raise ValueError(
                 f"{type(self).__name__}: input of shape {x.shape} leaves {n} values for a mean and a "

@@ -102,7 +102,7 @@ class MaxPool(_Pool):
 
 
 class Dropout(Module):
-    """In training, each entry becomes 0 with probability p, and the others grow by 1 / (1 - p)
+    """In training, each entry becomes 0 with probability p, and the others are multiplied by 1 / (1 - p)
 
     So the expected value stays x. In evaluation mode y = x.
     """

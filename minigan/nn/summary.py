@@ -90,9 +90,9 @@ def summary(module: Module, *inputs: Any, show: bool = True, file: TextIO | None
     and Tensors, for instance whole numbers for an Embedding. show: print the table, to `file` or to the
     standard output. The run is one in eval mode, under no_grad().
 
-    Multiply-adds are those of matrix products and convolutions, with those at an image's border counted
-    in full. The rest (activations, sums, biases, einsum) is not counted. A parameter that is in two places is
-    counted in the first.
+    Multiply-adds are those of matrix products and convolutions, products with the zeros of padding and those
+    for a spectral norm included. The rest (activations, sums, biases, einsum) is not counted. A parameter
+    that is in two places is counted in the first.
 
     >>> from minigan import nn
     >>> g = nn.Sequential(nn.Linear(100, 256, rng=0), nn.Linear(256, 784, rng=0))

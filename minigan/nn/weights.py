@@ -15,12 +15,15 @@ import math
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
+
 from ..backend import Array, xp_of
 from ..ops.linear import matmul
 from ..ops.shape import moveaxis
 from ..tensor import Tensor, constant
 from . import init
 from .conv import ConvTranspose1d, ConvTranspose2d
+from .linear import Embedding
 from .module import Module
 
 __all__ = ["equalized", "spectral_norm"]
@@ -39,10 +42,10 @@ def spectral_norm(layer: M, *, rng: Any, name: str = "weight", eps: float = 1e-1
         v ← Wᵀ u / ‖Wᵀ u‖        u ← W v / ‖W v‖        σ = uᵀ W v
         weight = W / σ           W̄_orig = (W̄ - Σ(W̄ · weight) u vᵀ) / σ
 
-    Then the layer stretches no input by more than a factor of 1 (a convolution: roughly). The step that
-    improves u and v, one round of power iteration, is done once in each forward in training mode, under
-    no_grad() too, and never in eval mode. W changes little from one forward to the next, so one round is
-    enough. u and v are the buffers `weight_u` and `weight_v`; to the tape they are constants.
+    Then the layer stretches no input by more than a factor of 1. (A convolution may, by up to √(KH · KW):
+    its W is not the whole map.) The step that improves u and v, one round of power iteration, is done once
+    in each forward in training mode, under no_grad() too, and never in eval mode. W changes little from one
+    forward to the next, so one round is enough. u and v are the buffers `weight_u` and `weight_v`; to the tape they are constants.
 
     If you choose the weights yourself (`init.fill` ...), do it before. As torch.nn.utils.spectral_norm,
     except that u and v start from a few rounds of power iteration, so that eval mode is right from the start.
@@ -75,6 +78,9 @@ class _SpectralNorm:
     axis: int  # of the outputs
     eps: float
 
+    def __str__(self) -> str:
+        return "spectral_norm"
+
     def __call__(self, layer: Module) -> None:
         weight, u, v = (getattr(layer, self.name + part) for part in ("_orig", "_u", "_v"))
         matrix = self.matrix(weight)
@@ -98,7 +104,9 @@ def _improved(u: Array, matrix: Array, eps: float) -> tuple[Array, Array]:
 
 
 def _unit(x: Array, eps: float) -> Array:
+    """x / ‖x‖. Divided by its largest entry first, since x² may be too small, or too large, for a number."""
     xp = xp_of(x)
+    x = x / xp.maximum(xp.abs(x).max(), xp_of(x).asarray(np.finfo(x.dtype).tiny))
     return x / xp.maximum(xp.sqrt((x * x).sum()), eps)
 
 
@@ -125,6 +133,8 @@ def equalized(layer: M, *, rng: Any, gain: float = math.sqrt(2.0)) -> M:
     """
     rng = init.generator(rng, "equalized")
     weight = _take_over("equalized", layer, "weight")
+    if getattr(layer, "normalises", False) or isinstance(layer, Embedding):
+        raise ValueError(f"equalized: {layer!r} has a weight, but its outputs are not sums weighted by it")
     fan_in = weight.size // weight.shape[_output_axis(layer)]
     if _output_axis(layer):
         fan_in //= layer.groups  # type: ignore[attr-defined]  # a transposed one has all inputs on axis 0
@@ -141,6 +151,9 @@ class _Scaled:
 
     name: str
     factor: float
+
+    def __str__(self) -> str:
+        return "equalized"
 
     def __call__(self, layer: Module) -> None:
         _use(layer, self.name, getattr(layer, f"{self.name}_orig") * self.factor)

@@ -158,7 +158,7 @@ def _conv_transpose_checked(
     if any(e >= s for e, s in zip(extra, how.stride, strict=True)):
         raise ValueError(
             f"{op}: output_padding {extra} must be smaller than the stride {how.stride}; "
-            "more would only add rows that no kernel reaches (use pad)"
+            "conv2d would map an image with more rows to a larger output (use pad)"
         )
     height, width = how.size_before(y.shape[2:], w.shape[2:])
     size = (height + extra[0], width + extra[1])

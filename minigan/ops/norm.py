@@ -79,13 +79,14 @@ def _batch_norm(
     s = 1 / xp_of(mu).sqrt(variance + eps)
     factor = s if gamma is None else s * gamma._data
     axes = (0, *range(2, x.ndim))
-    of: list[Any] = [lambda: None, None]  # a gradient, and its sums: all three vjps want them
+    # the last gradient and its sums, which all three vjps want; a weak reference, so as not to keep it alive
+    latest: list[Any] = [lambda: None, None]
 
     def sums(g: Tensor) -> tuple[Array, Array]:
         """Σ ȳ and Σ ȳ (x - μ), for each channel."""
-        if of[0]() is not g:
-            of[:] = ref(g), array.gradient_sums(g._data, data, mu)
-        return of[1]
+        if latest[0]() is not g:
+            latest[:] = ref(g), array.gradient_sums(g._data, data, mu)
+        return latest[1]
 
     def to_x(g: Tensor) -> Tensor:
         if is_recording():

@@ -52,6 +52,7 @@ def _fold(columns: Tensor, size: Pair, how: Geometry) -> Tensor:
 def max_pool(x: Any, kernel: Size, stride: Size | None = None, padding: Size = 0) -> Tensor:
     """y = the largest entry of each window        ȳ goes to it; equal ones share it
 
+    In PyTorch the first of equal ones takes all.
     Shapes: (N, C, H, W) → (N, C, OH, OW). stride: the kernel's size unless given.
     """
     return reduce.max(_pool_windows("max_pool", x, kernel, stride, padding, -float("inf")), axis=(2, 3))
