@@ -45,7 +45,8 @@ def spectral_norm(layer: M, *, rng: Any, name: str = "weight", eps: float = 1e-1
     Then the layer stretches no input by more than a factor of 1. (A convolution may, by up to √(KH · KW):
     its W is not the whole map.) The step that improves u and v, one round of power iteration, is done once
     in each forward in training mode, under no_grad() too, and never in eval mode. W changes little from one
-    forward to the next, so one round is enough. u and v are the buffers `weight_u` and `weight_v`; to the tape they are constants.
+    forward to the next, so one round is enough. u and v are the buffers `weight_u` and `weight_v`; to the
+    tape they are constants.
 
     If you choose the weights yourself (`init.fill` ...), do it before. As torch.nn.utils.spectral_norm,
     except that u and v start from a few rounds of power iteration, so that eval mode is right from the start.

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..kernels import conv as kernels
+from ..kernels import conv_transpose
 from ..kernels.geometry import Geometry, Pair
 from ..kernels.norm import sums
 from ..tensor import Tensor, constant, is_recording, record
@@ -56,7 +57,7 @@ def _conv_transpose(y: Tensor, w: Tensor, how: Geometry, size: Pair, bias: Tenso
     kernel = w.shape[2:]
     return record(
         "conv_transpose2d",
-        kernels.conv_transpose2d(y._data, w._data, how, size, None if bias is None else bias._data),
+        conv_transpose.conv_transpose2d(y._data, w._data, how, size, None if bias is None else bias._data),
         (y, lambda g: _conv(g, w, how)),
         (w, lambda g: _conv_weight(g, y, how, kernel)),
         *_bias_edge(bias),
