@@ -23,57 +23,70 @@ from __future__ import annotations
 
 import os
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 from .kernels import threads as _threads
+from .ops.operands import whole
 
 __all__ = ["performance"]
 
-# From glibc's malloc.h. Its defaults adapt while a program runs; once set, they no longer do.
+# From glibc's malloc.h. Both adapt while a program runs, up to the second and third number below; once set,
+# they no longer do. Before glibc 2.35 no threshold above 32 MiB was accepted.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-GIBIBYTE, LARGEST_INT, DEFAULT = 1 << 30, 2**31 - 1, 128 * 1024
+ADAPTED = {M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: 64 << 20}
+LARGEST_INT = 2**31 - 1
 
 
 class performance:
     """Make the choices now; `undo()`, or the end of a `with` block, takes them back.
 
     threads: how many Python threads share the kernels' work; by default one for each core this process may
-    use. 1 leaves the BLAS its own threads. keep_memory: see above.
+    use. 1 leaves the BLAS its own threads. keep_memory: see above. Where several are in force, the number of
+    threads is that of the latest, and memory is kept as long as one of them says so.
 
-    >>> with performance(threads=2):
+    >>> with performance(threads=2, keep_memory=False):
     ...     pass  # train
     """
 
-    def __init__(self, threads: int | None = None, keep_memory: bool = True):
-        threads = cores() if threads is None else threads
-        if not isinstance(threads, int) or threads < 1:
-            raise ValueError(f"performance: threads={threads!r} must be a whole number, 1 or more")
-        self.threads, self.keep_memory = threads, keep_memory
-        self._blas: Any = None
-        self._team: _threads.Team | None = None
-        self._before = _threads.team.get()
-        if threads > 1:
-            from threadpoolctl import threadpool_limits
+    # The process has one BLAS and one malloc: what is in force is known once, for all.
+    _in_force: ClassVar[list[performance]] = []
+    _blas: ClassVar[Any] = None  # what threadpoolctl needs to restore the BLAS's own number of threads
+    _kept: ClassVar[bool] = False  # malloc has been told to keep memory
 
-            self._blas = threadpool_limits(1, user_api="blas")
-            self._team = _threads.Team(threads)
-            _threads.team.set(self._team)
-        self._kept = keep_memory and _mallopt((M_MMAP_THRESHOLD, GIBIBYTE), (M_TRIM_THRESHOLD, LARGEST_INT))
+    def __init__(self, threads: int | None = None, keep_memory: bool = True):
+        self.threads = cores() if threads is None else whole("performance", "threads", threads, least=1)
+        self.keep_memory = keep_memory
+        self._team = _threads.Team(self.threads) if self.threads > 1 else None
+        performance._in_force.append(self)
+        self._enforce()
 
     def undo(self) -> None:
         """Take the choices back. A second call does nothing."""
-        if self._team is not None:
-            if _threads.team.get() is self._team:
-                _threads.team.set(self._before)
-            self._team.dismiss()
-            self._blas.restore_original_limits()
-            self._team = None
-        if self._kept:
-            _mallopt((M_MMAP_THRESHOLD, DEFAULT), (M_TRIM_THRESHOLD, DEFAULT))
-            import ctypes
+        if self in performance._in_force:
+            performance._in_force.remove(self)
+            self._enforce()
+            if self._team is not None:
+                self._team.dismiss()
 
-            ctypes.CDLL(None).malloc_trim(0)  # and give back what was kept
-            self._kept = False
+    @staticmethod
+    def _enforce() -> None:
+        """Make the process what the choices in force say."""
+        chosen = performance._in_force
+        team = chosen[-1]._team if chosen else None
+        _threads.team.set(team)
+        if team is not None and performance._blas is None:
+            from threadpoolctl import threadpool_limits
+
+            performance._blas = threadpool_limits(1, user_api="blas")
+        elif team is None and performance._blas is not None:
+            performance._blas.restore_original_limits()
+            performance._blas = None
+        keep = any(choice.keep_memory for choice in chosen)
+        if keep and not performance._kept:
+            performance._kept = _keep_memory()
+        elif performance._kept and not keep:
+            _give_memory_back()
+            performance._kept = False
 
     @staticmethod
     def advice() -> str | None:
@@ -112,15 +125,29 @@ def cores() -> int:
         return os.cpu_count() or 1
 
 
-def _mallopt(*settings: tuple[int, int]) -> bool:
-    """Set parameters of glibc's malloc; False where there is no glibc."""
+def _glibc() -> Any:
+    """The C library, if it is glibc."""
     import ctypes
     import platform
 
-    if platform.libc_ver()[0] != "glibc":
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
+
+
+def _keep_memory() -> bool:
+    """Have malloc keep what is freed. False where it cannot be told to."""
+    libc = _glibc()
+    if libc is None or not any(libc.mallopt(M_MMAP_THRESHOLD, most) for most in (1 << 30, 32 << 20)):
         return False
-    mallopt = ctypes.CDLL(None).mallopt
-    return sum(mallopt(name, value) for name, value in settings) == len(settings)
+    libc.mallopt(M_TRIM_THRESHOLD, LARGEST_INT)
+    return True
+
+
+def _give_memory_back() -> None:
+    """Leave malloc where its own adaptation leads to, and give back what it has kept."""
+    libc = _glibc()
+    for threshold, value in ADAPTED.items():
+        libc.mallopt(threshold, value)
+    libc.malloc_trim(0)
 
 
 def _has_avx512() -> bool:

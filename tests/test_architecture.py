@@ -23,7 +23,7 @@ ROOMS = {
     "draw": ["tape", "tensor", "backend", "errors"],
     "nn": ["ops", "tape", "tensor", "backend"],
     "optim": ["kernels", "ops", "tensor", "backend"],
-    "process": ["kernels", "backend"],
+    "process": ["ops", "kernels", "backend"],
     "io": ["backend"],
     "testing": ["backend"],
     "__init__": [

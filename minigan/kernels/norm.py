@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..backend import Array, xp_of
+from . import simple
 from .conv import LAST
 from .geometry import empty
 from .threads import split
@@ -42,9 +43,11 @@ def channels_last(x: Array) -> Array:
 def statistics(x: Array) -> tuple[Array, Array]:
     """Mean and variance of each channel.
 
-    Each piece gives its sum s and, while it is in the cache, Σ (x - s/n)². Pieces are put together by
-    Chan's formula: Σ (x - μ)² = Σ over pieces of [Σ (x - s/n)² + n (s/n - μ)²]. (The mean of the squares
-    minus the square of the mean would take one pass, too, but it loses all digits where μ² ≫ σ².)
+    Each piece gives its mean m and, while it is in the cache, Σ (x - m)². Pieces are put together by
+    Chan's formula: Σ (x - μ)² = Σ over pieces of [Σ (x - m)² + n (m - μ)²].
+
+    The mean of the squares minus the square of the mean loses all digits where μ² ≫ σ². So a value p near
+    the mean is taken off first, the average of a few rows: with d = x - p, Σ (x - m)² = Σ d² - (Σ d)² / n.
     """
     xp, c, rows = xp_of(x), x.shape[1], _rows(x)
 
@@ -52,15 +55,16 @@ def statistics(x: Array) -> tuple[Array, Array]:
         found = []
         for part in _pieces(lo, hi, rows):
             piece = rows[part]
-            mean = piece.sum(axis=0) / len(piece)
-            off = piece - mean
-            found.append((len(piece), mean, xp.einsum("ij,ij->j", off, off)))
+            near = piece[:8].mean(axis=0)
+            off = piece - near
+            total = np.asarray(off.sum(axis=0), float)
+            spread = np.asarray(xp.einsum("ij,ij->j", off, off)) - total * total / len(piece)
+            found.append((len(piece), np.asarray(near) + total / len(piece), spread))
         return found
 
     pieces = [piece for part in split(work, len(rows), x, _least(rows)) for piece in part]
     n = np.repeat([piece[0] for piece in pieces], rows.shape[1] // c)[:, None]
-    means = np.stack([np.asarray(piece[1], float) for piece in pieces]).reshape(-1, c)
-    spreads = np.stack([np.asarray(piece[2], float) for piece in pieces]).reshape(-1, c)
+    means, spreads = (np.stack([piece[i] for piece in pieces]).reshape(-1, c) for i in (1, 2))
     mu = (n * means).sum(axis=0) / n.sum()
     variance = (spreads + n * (means - mu) ** 2).sum(axis=0) / n.sum()
     return xp.asarray(mu.astype(x.dtype)), xp.asarray(variance.astype(x.dtype))
@@ -88,9 +92,18 @@ def affine(x: Array, mu: Array, scale: Array, shift: Array | None) -> Array:
 
 def sums(g: Array) -> Array:
     """For each channel, Σ g."""
+    if not suits(g):
+        return simple.sums(g)
     rows = _rows(g)
-    work = lambda lo, hi: rows[lo:hi].sum(axis=0)
-    return sum(split(work, len(rows), g, _least(rows))).reshape(-1, g.shape[1]).sum(axis=0)
+
+    def work(lo: int, hi: int) -> Array:
+        total = np.zeros(rows.shape[1])
+        for part in _pieces(lo, hi, rows):
+            total += np.asarray(rows[part].sum(axis=0))
+        return total
+
+    total = np.sum(split(work, len(rows), g, _least(rows)), axis=0).reshape(-1, g.shape[1]).sum(axis=0)
+    return xp_of(g).asarray(total.astype(g.dtype))
 
 
 def gradient_sums(g: Array, x: Array, mu: Array) -> tuple[Array, Array]:

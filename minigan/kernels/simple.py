@@ -133,7 +133,7 @@ def leaky_relu_backward(g: Array, y: Array, slope: float) -> Array:
 
 def relu(x: Array) -> Array:
     """x where x > 0, else 0."""
-    return leaky_relu(x, 0.0)
+    return xp_of(x).maximum(x, 0)
 
 
 def tanh(x: Array) -> Array:

@@ -37,7 +37,9 @@ class Team:
         if self._process != os.getpid():  # threads do not survive a fork
             from concurrent.futures import ThreadPoolExecutor  # loaded only where it is needed
 
-            self._helpers, self._process = ThreadPoolExecutor(self.size - 1, "minigan"), os.getpid()
+            no_team = partial(team.set, None)  # a helper hires nobody itself
+            self._helpers = ThreadPoolExecutor(self.size - 1, "minigan", no_team)
+            self._process = os.getpid()
         assert self._helpers is not None
         others = [self._helpers.submit(task) for task in tasks[1:]]
         try:
