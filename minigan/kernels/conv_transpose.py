@@ -71,7 +71,8 @@ class _Phase(NamedTuple):
 
     start: int  # the first pixel
     pixels: int  # how many pixels
-    entries: list[int]  # the i, from the last to the first, so that m - t rises
+    entries: slice  # the i, from the last to the first, so that m - t rises
+    kernel: int  # how many i
     spread: int  # from one t to the next
     first: int  # m - t for the first pixel and the first of `entries`: a place, perhaps outside
     border: int  # how far the places reach outside
@@ -88,7 +89,10 @@ def _phases(size: int, places: int, kernel: int, stride: int, padding: int, dila
             newest, oldest = (entries[i] * dilation // stride for i in (0, -1))  # largest and smallest t
             first, last = m - newest, m + count - 1 - oldest
             spread = dilation // math.gcd(dilation, stride)
-            phases.append(_Phase(start, count, entries, spread, first, max(-first, last - places + 1, 0)))
+            step = stride // math.gcd(dilation, stride)
+            last_first = slice(entries[0], None if entries[-1] < step else entries[-1] - step, -step)
+            border = max(-first, last - places + 1, 0)
+            phases.append(_Phase(start, count, last_first, len(entries), spread, first, border))
     return phases
 
 
@@ -104,11 +108,11 @@ def _by_phases(y: Array, weight: Array, how: Geometry, size: Pair, bias: Array |
     pixels = image.transpose(0, 2, 3, 1)
     if not full:  # a stride may step over pixels
         pixels[...] = 0 if bias is None else bias
-    kernels = weight.transpose(2, 3, 0, 1)
-    matrices = [[kernels[v.entries][:, h.entries].reshape(-1, c) for h in across] for v in down]
-    most = max(
-        (v.pixels * len(v.entries) * h.pixels * len(h.entries) for v in down for h in across), default=0
-    )
+    by_channel = weight.transpose(
+        1, 2, 3, 0
+    )  # as the weights of nn lie, but for the first axis: quick to copy
+    matrices = [[by_channel[:, v.entries, h.entries].reshape(c, -1).T for h in across] for v in down]
+    most = max((v.pixels * v.kernel * h.pixels * h.kernel for v in down for h in across), default=0)
 
     def work(lo: int, hi: int) -> None:
         block = images_at_a_time(y, most * o * y.itemsize, hi - lo)
@@ -118,7 +122,7 @@ def _by_phases(y: Array, weight: Array, how: Geometry, size: Pair, bias: Array |
             wide = pad(y[at : min(at + block, hi)])
             for v, row in zip(down, matrices, strict=True):
                 for h, matrix in zip(across, row, strict=True):
-                    shape = (len(wide), v.pixels, h.pixels, len(v.entries), len(h.entries), o)
+                    shape = (len(wide), v.pixels, h.pixels, v.kernel, h.kernel, o)
                     seen = wide[:, :, border[0] + v.first :, border[1] + h.first :]
                     seen = windows(seen, shape[3:5], (1, 1), (v.spread, h.spread))
                     seen = seen[:, :, :, :, : v.pixels, : h.pixels]

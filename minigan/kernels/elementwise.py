@@ -14,7 +14,7 @@ from ..backend import Array, xp_of
 from .threads import split
 
 PIECE = 1 << 17  # entries: small enough for the cache, long enough that threads rarely meet at Python's lock
-WORTH = 1 << 20  # entries that are worth a thread
+WORTH = 1 << 19  # entries that are worth a thread
 
 
 def leaky_relu(x: Array, slope: float) -> Array:

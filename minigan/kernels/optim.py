@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..backend import Array, xp_of
+from .threads import split
 
 CHUNK = 65_536  # entries of a piece; with five arrays in float32, 1.3 MB
 
@@ -178,23 +179,28 @@ def adam(
 
         η m̂ / (√v̂ + ε)  =  (η c / (1 - β₁ᵗ)) · m / (√v + ε c)
     """
-    xp, scratch = xp_of(p), _scratch(p)
+    xp = xp_of(p)
     c = math.sqrt(1 - beta2**step)
     rate, tiny = lr * c / (1 - beta1**step), eps * c
-    for pp, gg, mm, vv in _pieces(p, g, m, v):
-        s = scratch[: pp.size]
-        if weight_decay and decoupled:
-            pp *= 1 - lr * weight_decay
-        elif weight_decay:
-            gg = _decayed(pp, gg, weight_decay)
-        mm *= beta1
-        mm += xp.multiply(gg, 1 - beta1, out=s)
-        xp.multiply(gg, gg, out=s)
-        s *= 1 - beta2
-        vv *= beta2
-        vv += s
-        xp.sqrt(vv, out=s)
-        s += tiny
-        xp.divide(mm, s, out=s)
-        s *= rate
-        pp -= s
+
+    def work(lo: int, hi: int) -> None:
+        scratch = _scratch(p)
+        for pp, gg, mm, vv in _pieces(p[lo:hi], g[lo:hi], m[lo:hi], v[lo:hi]):
+            s = scratch[: pp.size]
+            if weight_decay and decoupled:
+                pp *= 1 - lr * weight_decay
+            elif weight_decay:
+                gg = _decayed(pp, gg, weight_decay)
+            mm *= beta1
+            mm += xp.multiply(gg, 1 - beta1, out=s)
+            xp.multiply(gg, gg, out=s)
+            s *= 1 - beta2
+            vv *= beta2
+            vv += s
+            xp.sqrt(vv, out=s)
+            s += tiny
+            xp.divide(mm, s, out=s)
+            s *= rate
+            pp -= s
+
+    split(work, p.size, p, least=2 * CHUNK)
