@@ -108,10 +108,8 @@ def _by_phases(y: Array, weight: Array, how: Geometry, size: Pair, bias: Array |
     pixels = image.transpose(0, 2, 3, 1)
     if not full:  # a stride may step over pixels
         pixels[...] = 0 if bias is None else bias
-    by_channel = weight.transpose(
-        1, 2, 3, 0
-    )  # as the weights of nn lie, but for the first axis: quick to copy
-    matrices = [[by_channel[:, v.entries, h.entries].reshape(c, -1).T for h in across] for v in down]
+    kernels = weight.transpose(2, 3, 0, 1)
+    matrices = [[kernels[v.entries, h.entries].reshape(-1, c) for h in across] for v in down]
     most = max((v.pixels * v.kernel * h.pixels * h.kernel for v in down for h in across), default=0)
 
     def work(lo: int, hi: int) -> None:

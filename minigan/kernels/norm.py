@@ -18,7 +18,7 @@ from .geometry import empty
 from .threads import split
 
 PIECE = 1 << 17  # entries worked on at a time
-WORTH = 1 << 19  # entries that are worth a thread
+WORTH = 1 << 18  # entries that are worth a thread
 SMALL = 1 << 14  # fewer entries are done in one go, by simple.py
 
 
