@@ -27,9 +27,12 @@ from typing import Any
 import networks
 import numpy as np
 import turns
+from threadpoolctl import threadpool_limits
 
 BATCH = 100
 LIBRARIES = ["minigan", "torch"]
+# What this step had reached before minigan was written, in bare NumPy without a tape: what to be held to.
+PROTOTYPE = "hand-written NumPy: 1.06 to 1.12"
 
 
 @dataclass(frozen=True)
@@ -204,7 +207,7 @@ def main() -> None:
     ops(options)
     if not options.only:
         steps(options.rounds)
-        threads(options.rounds)
+        cores_used(options.rounds)
         memory()
 
 
@@ -227,6 +230,8 @@ def prepare(library: str, threads: int) -> None:
     if library == "minigan":
         import minigan
 
+        if threads == 1:
+            threadpool_limits(1)  # performance(1) would leave the BLAS its own threads
         minigan.performance(threads or None)
     else:
         import torch
@@ -270,12 +275,13 @@ def steps(rounds: int) -> None:
         for times in seconds.values():
             middle = statistics.median(times)
             row += f"{f'{middle * 1e3:.1f} ({middle / batch * 1e6:.0f})':>20}"
-        print(f"{row}{turns.ratio(seconds):7.2f}", flush=True)
+        beside = f"   ({PROTOTYPE})" if batch == BATCH else ""
+        print(f"{row}{turns.ratio(seconds):7.2f}{beside}", flush=True)
     workers.close()
     print()
 
 
-def threads(rounds: int) -> None:
+def cores_used(rounds: int) -> None:
     print(f"{'the same, batch 100':30}{'minigan':>20}{'torch':>20}   (ms)")
     for n in range(1, cores() + 1):
         workers = turns.Workers(__file__, LIBRARIES, "--batches", "100", "--threads", str(n))
