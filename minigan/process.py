@@ -30,8 +30,8 @@ from .ops.operands import whole
 
 __all__ = ["performance"]
 
-# From glibc's malloc.h. Both adapt while a program runs, up to the second and third number below; once set,
-# they no longer do. Before glibc 2.35 no threshold above 32 MiB was accepted.
+# From glibc's malloc.h. Both thresholds adapt while a program runs, up to the numbers below; once set, they
+# no longer do. Older versions of glibc accept no M_MMAP_THRESHOLD above 32 MiB.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 ADAPTED = {M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: 64 << 20}
 LARGEST_INT = 2**31 - 1

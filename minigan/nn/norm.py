@@ -70,8 +70,11 @@ class Normaliser(Module):
 
     def _affine(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
         """γ x + β, with γ and β in this shape"""
-        y = x if self.weight is None else x * reshape(self.weight, shape)
-        return y if self.bias is None else y + reshape(self.bias, shape)
+        gamma, beta = (
+            t if t is None or t.shape == shape else reshape(t, shape) for t in (self.weight, self.bias)
+        )
+        y = x if gamma is None else x * gamma
+        return y if beta is None else y + beta
 
 
 class LayerNorm(Normaliser):
