@@ -1,7 +1,8 @@
 """Activations on bare arrays, for arrays too large for the cache: piece by piece, over the threads of a team.
 
 The formulas are those of simple.py, each a few passes over the array. Done for a piece at a time, all passes
-but the first find it in the cache. Every function returns a new array in the memory order of its input.
+but the first find it in the cache. Every function returns a new array, in the memory order of what was
+computed forward: its own input, or for a gradient, y.
 """
 
 from __future__ import annotations
