@@ -13,7 +13,7 @@ has PyTorch's names and shapes, so a file goes both ways:
     torch_model.load_state_dict(safetensors.torch.load_file("weights.safetensors"))
 
 Neither format can carry code: a file from a stranger gives arrays or an error, and runs nothing.
-A file is either written whole or not at all: see `_whole`.
+A file is either written whole or not at all (files.py).
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ from __future__ import annotations
 import importlib
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
-from uuid import uuid4
 
 import numpy as np
 
 from .backend import home_of
+from .files import whole_file
 
 __all__ = ["load", "save", "section"]
 
@@ -47,7 +46,7 @@ def save(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
     if not path.parent.is_dir():
         raise FileNotFoundError(f"save: there is no folder {path.parent} for {path.name}; make it first")
     arrays = _flattened(state)
-    with _whole(path) as file:
+    with whole_file(path) as file:
         write(file, arrays)
 
 
@@ -106,25 +105,6 @@ def _array(value: Any, name: str) -> np.ndarray:
             "numbers, and strings can be saved"
         )
     return array.astype(array.dtype.newbyteorder("="), order="C", copy=False)
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears under its name only when it is complete and on the disk.
-
-    It is written beside its place, under another name, and then renamed. Whatever happens meanwhile, a
-    full disk or a power cut, what was there before stays as it was.
-    """
-    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 # ------------------------------------------------------------------------------------------ .npz
