@@ -204,3 +204,21 @@ def adam(
             pp -= s
 
     split(work, p.size, p, least=2 * CHUNK)
+
+
+# ---------------------------------------------------------------------------------- moving average
+
+
+def average_simple(a: Array, p: Array, decay: float) -> Array:
+    """a ← δ a + (1 - δ) p"""
+    return decay * a + (1 - decay) * p
+
+
+def average(a: Array, p: Array, decay: float) -> None:
+    """average_simple, in place: a ← a + (1 - δ) (p - a)."""
+    xp, scratch = xp_of(a), _scratch(a)
+    for aa, pp in _pieces(a, p):
+        s = scratch[: aa.size]
+        xp.subtract(pp, aa, out=s)
+        s *= 1 - decay
+        aa += s

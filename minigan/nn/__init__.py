@@ -12,5 +12,6 @@ from .module import Module as Module
 from .module import frozen as frozen
 from .norm import *  # noqa: F403
 from .shape import *  # noqa: F403
+from .substitute import *  # noqa: F403
 from .summary import *  # noqa: F403
 from .weights import *  # noqa: F403

@@ -39,6 +39,7 @@ class Module:
     """A function that owns parameters, buffers and other Modules. Subclasses define `forward`."""
 
     training: bool = True  # train() and eval() set it
+    rng: Any = None  # what draws this Module's random numbers, if it needs any (Dropout)
     _before: tuple[Hook, ...] = ()  # called before each forward: spectral_norm computes the weight there
     _computed: frozenset[str] = frozenset()  # names of Tensors that are computed, not owned
 

@@ -111,10 +111,10 @@ class Dropout(Module):
         self.p = number("Dropout", "p", p)
         if not 0 <= self.p < 1:
             raise ValueError(f"Dropout: p={p} must be 0 or more and less than 1")
-        self._rng = init.generator(rng, "Dropout")
+        self.rng = init.generator(rng, "Dropout")
 
     def forward(self, x: Any) -> Tensor:
-        return dropout(x, self.p, self._rng) if self.training else itself(tensor(x, "Dropout"))
+        return dropout(x, self.p, self.rng) if self.training else itself(tensor(x, "Dropout"))
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

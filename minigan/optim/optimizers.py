@@ -98,6 +98,13 @@ class Optimizer:
         """Change p and the memories in place, for gradient g. step counts this parameter's, from 1."""
         raise NotImplementedError(f"{self.kind} has no rule; an Optimizer must define _update")
 
+    def settings(self) -> dict[str, Any]:
+        """The kind and the options, for the record of a run. A schedule is told by some of its values."""
+        public = {name: value for name, value in vars(self).items() if name[0] != "_"}
+        del public["steps_done"]
+        lr = {f"step {at}": self._lr(at) for at in (0, 100, 10_000)} if callable(self._lr) else self._lr
+        return {**public, "lr": lr}
+
     # ------------------------------------------------------------------------------ state
 
     def state_dict(self) -> dict[str, Any]:
