@@ -10,6 +10,7 @@ gradients, and repeats a step with `checked` when something is wrong there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -70,6 +71,9 @@ def _quiet() -> Iterator[None]:
 class _Checks:
     """Looks on while ops run; the methods are called by the tape."""
 
+    def __init__(self) -> None:
+        self._in_vjp = False  # then the result of the vjp is looked at, not that of each op inside
+
     def walking(self, step: int) -> None:
         """A backward walk begins (1) or ends (-1)."""
 
@@ -78,15 +82,19 @@ class _Checks:
 
     def forward(self, name: str, data: Array, inputs: Sequence[Tensor]) -> None:
         """Op `name` has computed `data` from `inputs`."""
-        if not _finite(data):
+        if not self._in_vjp and not _finite(data):
             raise NonFiniteError(f"op {name!r} made {_where(data)}, from {_described(inputs)}")
 
     def backward(
         self, node: Node, vjp: Vjp, g: Tensor, pull: Callable[[Node, Vjp, Tensor], Tensor]
     ) -> Tensor:
         """The gradient g goes back through one edge of an op."""
-        part = pull(node, vjp, g)
-        if not _finite(part._data):
+        outermost, self._in_vjp = not self._in_vjp, True
+        try:
+            part = pull(node, vjp, g)
+        finally:
+            self._in_vjp = not outermost
+        if outermost and not _finite(part._data):
             raise NonFiniteError(
                 f"the gradient of op {node.name!r} became {_where(part._data)}, from {_described([g])}"
             )
@@ -94,6 +102,8 @@ class _Checks:
 
 
 def _finite(array: Array) -> bool:
+    if isinstance(array, (int, float)):  # a plain number among an op's operands
+        return math.isfinite(array)
     return array.dtype.kind != "f" or bool(xp_of(array).isfinite(array).all())
 
 

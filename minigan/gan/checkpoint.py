@@ -1,0 +1,78 @@
+"""Checkpoints: all that a run needs to go on as if it had never stopped, in one file.
+
+    RUN/checkpoint.npz              the last one
+    RUN/checkpoint.previous.npz     the one before
+
+A file is written beside its place, flushed to the disk, and then renamed, so that at every moment there is
+a whole checkpoint under one of the names. It holds arrays, numbers and strings, and nothing that is run.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import io
+
+__all__ = ["RunError", "read_checkpoint", "write_checkpoint"]
+
+NAME, PREVIOUS = "checkpoint.npz", "checkpoint.previous.npz"
+FORMAT = 1  # raised when a new version could not go on from an old file
+
+
+class RunError(Exception):
+    """A run that cannot begin or go on: one line that names the file and the cause."""
+
+
+def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
+    """Put `state` into the folder's checkpoint. The one that was there is kept as the previous one."""
+    now, previous, new = folder / NAME, folder / PREVIOUS, folder / f"new.{NAME}"
+    try:
+        io.save(new, {"format": FORMAT, **state})
+        if now.exists():
+            spare = folder / f"spare.{NAME}"
+            spare.unlink(missing_ok=True)
+            try:
+                os.link(now, spare)  # a second name for the same file: at no moment is it without one
+            except OSError:  # a file system without links
+                shutil.copyfile(now, spare)
+            os.replace(spare, previous)
+            spare.unlink(missing_ok=True)  # it stays where `previous` was another name of the same file
+        os.replace(new, now)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        raise RunError(f"{now}: cannot be written: {error.strerror or error}") from error
+
+
+def read_checkpoint(folder: Path) -> dict[str, np.ndarray]:
+    """What write_checkpoint wrote last."""
+    path = folder / NAME
+    hint = f"; the one before it is {PREVIOUS}" if (folder / PREVIOUS).is_file() else ""
+    if not path.is_file():
+        raise RunError(f"{path}: there is no such file, so there is nothing to go on from{hint}")
+    try:
+        state = io.load(path)
+    except (OSError, ValueError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or str(error).partition(": ")[2] or str(error)
+        raise RunError(f"{path}: cannot be read: {reason}{hint}") from error
+    found = state.pop("format", None)
+    if found is None:
+        raise RunError(f"{path}: this is no checkpoint of a training run (it has no entry 'format')")
+    if found.ndim or found != FORMAT:
+        raise RunError(
+            f"{path}: its format is {found}, and this version of minigan reads format {FORMAT}; go on "
+            "with the version that config.json names"
+        )
+    return state
+
+
+def tidy(folder: Path) -> None:
+    """Remove what a run that was killed while it wrote has left behind."""
+    for pattern in (f".*.{NAME}.*", f"new.{NAME}", f"spare.{NAME}", ".*.png.*", ".*.gif.*", ".*.json.*"):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)

@@ -1,0 +1,186 @@
+"""What the training programs in examples/ have in common: arguments, `--resume`, and how they end.
+
+    parser = command.arguments(__doc__, "mnist_mlp_gan", epochs=20)
+    parser.add_argument("--recipe", ...)
+    if __name__ == "__main__":
+        command.run(train, parser)
+
+Exit codes: 0 done; 2 it could not begin or go on, one line says why; 3 a number became infinite or NaN; 130
+stopped by Ctrl-C, 143 by SIGTERM, both after saving.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import nn
+from ..backend import BackendError
+from ..backend import get as get_backend
+from ..data import DataError
+from ..finite import NonFiniteError
+from ..optim import Adam
+from .checkpoint import RunError
+from .folder import free_folder, read_config
+from .names import LOSSES, PENALTIES, loss, penalty
+from .progress import Interrupted
+from .steps import Game
+from .trainer import Trainer
+
+__all__ = ["arguments", "game", "parse", "run", "trainer", "voice"]
+
+# What may be said together with --resume; everything else is as the run began.
+FREE = ("epochs", "quiet", "tensorboard", "data_dir", "save_every")
+
+
+def arguments(doc: str | None, name: str, epochs: int, images: bool = True) -> argparse.ArgumentParser:
+    """A parser with the arguments that all training programs have. doc: its first line is the description."""
+    parser = argparse.ArgumentParser(
+        description=(doc or "").strip().partition("\n")[0],
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=96),
+    )
+    parser.set_defaults(program=name)
+    add = parser.add_argument
+    add("--epochs", type=positive, default=epochs, help=f"times through the data ({epochs})")
+    add("--loss", choices=LOSSES, default="non-saturating", metavar="NAME", help=f"{', '.join(LOSSES)}")
+    add("--penalty", choices=PENALTIES, default="none", metavar="NAME", help=f"{', '.join(PENALTIES)}")
+    add("--penalty-weight", type=float, metavar="W", help="how much the penalty counts (each has its own)")
+    add("--seed", type=natural, default=0, help="another seed, other results (0)")
+    add("--backend", choices=["numpy", "cupy"], default="numpy", help="cupy: on a GPU")
+    if images:
+        add(
+            "--dataset",
+            choices=["auto", "mnist", "fashion-mnist", "digits"],
+            default="auto",
+            help="auto: MNIST if it is here or can be fetched, else digits drawn from fonts",
+        )
+        add("--data-dir", type=Path, help="folder with the files of MNIST (or $MINIGAN_DATA)")
+    add("--out", type=Path, help=f"folder of the run (runs/{name}-1, -2 ...)")
+    add("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
+    add("--save-every", type=float, default=30.0, metavar="SECONDS", help="between checkpoints (30)")
+    add("--tensorboard", action="store_true", help="write events for TensorBoard, too (needs tensorboardX)")
+    add("--quiet", action="store_true", help="print nothing")
+    return parser
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options; those of a run that is resumed are taken from its config.json.
+
+    >>> options = parse(arguments("An example.", "example", epochs=3), ["--seed", "7", "--out", "here"])
+    >>> options.seed, options.epochs, options.loss
+    (7, 3, 'non-saturating')
+    """
+    options = parser.parse_args(argv)
+    name = parser.get_default("program")
+    if name is None:  # not a training program
+        return options
+    if options.resume is None:
+        options.out = options.out or free_folder(name)
+        return options
+    config = read_config(options.resume)
+    saved = config.get("options")
+    if not isinstance(saved, dict) or saved.get("program") != name:
+        began = saved.get("program") if isinstance(saved, dict) else None
+        raise RunError(f"{options.resume}: is no run of {name}" + (f", but of {began}" if began else ""))
+    for path in ("data_dir", "out"):
+        if saved.get(path) is not None:
+            saved[path] = Path(saved[path])
+    saved["out"] = options.resume  # the folder may have been moved
+    again = parser.parse_args(argv, argparse.Namespace(**saved))
+    for key, value in vars(again).items():
+        if key not in (*FREE, "resume", "out") and value != saved.get(key, parser.get_default(key)):
+            raise RunError(
+                f"{options.resume}: began with --{key.replace('_', '-')} {saved.get(key)}, which cannot "
+                "be changed when it goes on"
+            )
+    again.out = options.resume
+    return again
+
+
+def run(
+    main: Callable[[argparse.Namespace], Any],
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None = None,
+) -> None:
+    """Parse the arguments, call main(options), and end with an exit code that says how it went."""
+    try:
+        options = parse(parser, argv)
+        get_backend(getattr(options, "backend", "numpy"))  # before the work begins: is it there?
+        main(options)
+    except Interrupted as stop:
+        print(f"\n{stop}", file=sys.stderr)
+        if stop.folder is not None:
+            print(
+                f"go on with: python {shlex.join([sys.argv[0], '--resume', str(stop.folder)])}",
+                file=sys.stderr,
+            )
+        sys.exit(128 + stop.signal)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except NonFiniteError as error:
+        print(error, file=sys.stderr)
+        sys.exit(3)
+    except (RunError, DataError, BackendError, OSError, MemoryError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def voice(options: argparse.Namespace) -> Callable[[str], None]:
+    """Where to say things: print, or nowhere with --quiet."""
+    return (lambda line: None) if options.quiet else print
+
+
+def game(
+    options: argparse.Namespace, g: nn.Module, d: nn.Module, lr: float, betas: tuple[float, float]
+) -> Game:
+    """The Game of these networks on --backend, with --loss and --penalty, both players trained by Adam."""
+    g.to(options.backend)
+    d.to(options.backend)
+    chosen = loss(options.loss)
+    weight = {} if options.penalty_weight is None else {"weight": options.penalty_weight}
+    try:
+        terms = penalty(options.penalty, d, options.seed, **weight)
+        adam_g, adam_d = (Adam(network.parameters(), lr, betas) for network in (g, d))
+        if chosen.has_discriminator:
+            return Game(g, d, chosen, adam_g, adam_d, terms)
+        return Game(g, None, chosen, adam_g, None)
+    except ValueError as error:  # names that do not go together
+        raise RunError(f"--loss {options.loss} --penalty {options.penalty}: {error}") from error
+
+
+def trainer(options: argparse.Namespace, game: Game, data: Any, **settings: Any) -> Trainer:
+    """The Trainer of this game, in the folder that --out or --resume says."""
+    return Trainer(
+        game,
+        data,
+        seed=options.seed,
+        folder=options.out,
+        resume=options.resume is not None,
+        save_every=options.save_every,
+        simultaneous=options.penalty == "consensus",
+        tensorboard=options.tensorboard,
+        quiet=options.quiet,
+        options={key: value for key, value in vars(options).items() if key != "resume"},
+        **settings,
+    )
+
+
+def natural(text: str) -> int:
+    """A whole number, 0 or more."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{number} must be 0 or more")
+    return number
+
+
+def positive(text: str) -> int:
+    """A whole number, 1 or more."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} must be 1 or more")
+    return number

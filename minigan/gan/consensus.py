@@ -1,0 +1,36 @@
+"""Consensus optimisation: both players also want to come to rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..ops.elementwise import square
+from ..tensor import Tensor, grad
+from .term import Term
+
+if TYPE_CHECKING:
+    from .steps import Game
+
+__all__ = ["Consensus"]
+
+
+@dataclass
+class Consensus(Term):
+    """L_D and L_G both get + weight · ½ (‖∂L_D/∂θ_D‖² + ‖∂L_G/∂θ_G‖²) (Mescheder et al. 2017)
+
+    Without it the two circle around the point where both losses are stationary. This term is smallest there
+    and pulls them in. It belongs to both at once, so it needs `simultaneous_step`; `alternating_step` refuses
+    it. The losses here are those with all other terms.
+    """
+
+    weight: float = 1.0
+
+    def both(self, game: Game, loss_d: Tensor, loss_g: Tensor) -> Tensor:
+        assert game.d_optimizer is not None
+        found = [
+            *grad(loss_d, game.d_optimizer.params, create_graph=True),
+            *grad(loss_g, game.g_optimizer.params, create_graph=True),
+        ]
+        squares = [square(g).sum() for g in found if g is not None]
+        return self.weight / 2 * sum(squares[1:], start=squares[0])

@@ -1,0 +1,43 @@
+"""Events for TensorBoard, written with tensorboardX where it is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .checkpoint import RunError
+
+__all__ = ["Events", "summary_writer"]
+
+
+def summary_writer() -> Any:
+    """What tensorboardX writes events with; a RunError where it is not installed."""
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        raise RunError(
+            'events for TensorBoard need the package tensorboardX: pip install "minigan[tensorboard]"'
+        ) from None
+    return SummaryWriter
+
+
+class Events:
+    """The losses of each epoch as events in RUN/tensorboard; `tensorboard --logdir RUN` shows them.
+
+    step: where the run goes on; what was written for later steps is hidden.
+    """
+
+    def __init__(self, folder: Path, step: int = 0):
+        self._writer = summary_writer()(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """The numbers of a line of metrics.jsonl, at its step."""
+        for name, value in record.items():
+            if name not in ("step", "epoch"):
+                self._writer.add_scalar(name, value, record["step"])
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._writer.close()

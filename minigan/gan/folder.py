@@ -1,0 +1,260 @@
+"""The folder of a training run: what is in it, and that only one run at a time writes there.
+
+RUN/config.json        everything needed to repeat the run: options, settings, networks, versions
+RUN/metrics.jsonl      a line of JSON for each epoch
+RUN/samples/           epoch_0001.png ...: what G draws from always the same noise
+RUN/curves.png         the losses, and what D thinks, over the epochs
+RUN/checkpoint.npz     see checkpoint.py
+RUN/progress.gif       the samples as a film, at the end
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import sys
+import zlib
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from .. import viz
+from ..backend import Array, to_numpy
+from ..files import whole_file
+from .checkpoint import NAME, PREVIOUS, RunError, tidy
+from .steps import Game
+
+__all__ = ["RunFolder", "description", "free_folder", "read_config"]
+
+SAME = ("settings", "networks", "data", "backend")  # what must not change when a run goes on
+TRACES = ("config.json", "metrics.jsonl", NAME, PREVIOUS)  # where one of these is, there is a run
+
+
+class RunFolder:
+    """The folder at `path`. It belongs to this process until `close`.
+
+    config: what goes into config.json. resume: go on with the run that is there; otherwise there must be
+    none. A RunError says what stands in the way.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], config: Mapping[str, Any], resume: bool):
+        self.path = Path(path)
+        self._lock: TextIO | None = None
+        self._config = _plain(config)
+        if resume:
+            there = read_config(self.path)
+            _compare(self.path, there, self._config)
+            self._config = {**there, "options": {**there.get("options", {}), **self._config["options"]}}
+        elif any((self.path / name).exists() for name in TRACES):
+            raise RunError(
+                f"{self.path}: holds a run already; go on with it (--resume {self.path}), or take another"
+            )
+        try:
+            (self.path / "samples").mkdir(parents=True, exist_ok=True)
+            self.open()
+            tidy(self.path)
+            tidy(self.path / "samples")
+            if not resume:
+                self.describe()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, OSError):
+                raise _failed(error, self.path) from error
+            raise
+
+    def open(self) -> None:
+        """Keep others from using the folder; a RunError if one does."""
+        if self._lock is None:
+            self._lock = _locked(self.path)
+
+    def close(self) -> None:
+        """Let others use the folder."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def is_untouched(self) -> bool:
+        """Whether the run was stopped before anything was kept of it: there is a description, and no more."""
+        return not any((self.path / name).exists() for name in TRACES if name != "config.json")
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Add a line to metrics.jsonl."""
+        line = json.dumps(_plain(record)) + "\n"
+        try:
+            with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
+                file.write(line)
+        except OSError as error:
+            raise _failed(error, self.path / "metrics.jsonl") from error
+
+    def records(self, until_step: float = math.inf) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, up to a step, without one that was cut off when the run was killed."""
+        path = self.path / "metrics.jsonl"
+        records = []
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        for line in text.splitlines():
+            try:
+                record = json.loads(line)
+                if record["step"] <= until_step:
+                    records.append(record)
+            except (ValueError, KeyError, TypeError):
+                continue
+        return records
+
+    def forget_after(self, step: int) -> None:
+        """Remove what was logged after this step: a run that goes on from there will log it again."""
+        try:
+            lines = "".join(json.dumps(record) + "\n" for record in self.records(step))
+            _write(self.path / "metrics.jsonl", lines)
+        except OSError as error:
+            raise _failed(error, self.path / "metrics.jsonl") from error
+
+    def describe(self) -> None:
+        """Write config.json. Where a run goes on, its options may be others: more epochs, say."""
+        try:
+            _write(self.path / "config.json", json.dumps(self._config, indent=2) + "\n")
+        except OSError as error:
+            raise _failed(error, self.path / "config.json") from error
+
+    def draw(self, epoch: int, picture: np.ndarray, equilibrium: tuple[float, float] | None) -> None:
+        """Save the picture of an epoch, and the curves so far."""
+        try:
+            viz.save_png(self.path / "samples" / f"epoch_{epoch:04d}.png", picture)
+            if records := self.records():
+                viz.curves(self.path / "curves.png", records, equilibrium=equilibrium)
+        except OSError as error:
+            raise _failed(error, self.path) from error
+
+    def film(self) -> None:
+        """Make progress.gif of the pictures."""
+        frames = sorted((self.path / "samples").glob("epoch_*.png"))
+        if frames:
+            try:
+                viz.gif(self.path / "progress.gif", frames)
+            except OSError as error:
+                raise _failed(error, self.path / "progress.gif") from error
+
+
+def free_folder(name: str, parent: str | os.PathLike[str] = "runs") -> Path:
+    """The first of runs/name-1, runs/name-2 ... that does not exist yet."""
+    number = 1
+    while (Path(parent) / f"{name}-{number}").exists():
+        number += 1
+    return Path(parent) / f"{name}-{number}"
+
+
+def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """The config.json of a run."""
+    path = Path(folder) / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunError(
+            f"{path}: cannot be read: {error.strerror}; is {folder} the folder of a run?"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path}: is no JSON: {error}") from error
+    if not isinstance(config, dict) or not isinstance(config.get("options", {}), dict):
+        raise RunError(f"{path}: is no description of a run")
+    return config
+
+
+def description(
+    game: Game, data: Array, settings: Mapping[str, Any], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What config.json says: everything needed to repeat the run."""
+    networks = {"g": repr(game.g), "d": repr(game.d)}
+    optimizers = {"g": game.g_optimizer, "d": game.d_optimizer}
+    return {
+        "minigan": metadata.version("minigan"),
+        "options": dict(options),
+        "settings": {
+            **settings,
+            "loss": game.loss.settings(),
+            "terms": [term.settings() for term in game.terms],
+            "unrolled": game.unrolled and vars(game.unrolled),
+            "reuse_fakes": game.reuse_fakes,
+            "optimizers": {who: optimizer and optimizer.settings() for who, optimizer in optimizers.items()},
+        },
+        "networks": networks,
+        "data": {
+            "shape": data.shape,
+            "dtype": data.dtype,
+            "range": [float(data.min()), float(data.max())],
+            "crc32": zlib.crc32(np.ascontiguousarray(to_numpy(data)).data),
+        },
+        "backend": game.g.parameters()[0].backend,
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """What the numbers depend on besides: other versions may round otherwise."""
+    found = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
+    for name in ("numpy", "scipy", "cupy"):
+        if name in sys.modules:
+            found[name] = sys.modules[name].__version__
+    return found
+
+
+def _compare(folder: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """A run goes on only with the networks, data and settings that it began with."""
+    for part in SAME:
+        old, new = there.get(part), here.get(part)
+        if old == new:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            key = next(key for key in {**old, **new} if old.get(key, "unknown") != new.get(key, "unknown"))
+            old, new, part = old.get(key, "unknown"), new.get(key, "unknown"), f"{part}, {key}"
+        was, now = (" ".join(str(value).split()) for value in (old, new))
+        raise RunError(f"{folder}: the run began with other {part}: {was} then, {now} now")
+
+
+def _locked(folder: Path) -> TextIO | None:
+    """An open file that marks the folder as in use, for as long as this process lives."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    file = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        owner = file.read().strip() or "unknown"
+        file.close()
+        raise RunError(f"{folder}: another run is writing here (process {owner})") from None
+    except OSError:  # a file system without locks
+        return file
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
+def _write(path: Path, text: str) -> None:
+    with whole_file(path) as file:
+        file.write(text.encode())
+
+
+def _failed(error: OSError, path: Path) -> RunError:
+    return RunError(f"{error.filename or path}: cannot be written: {error.strerror or error}")
+
+
+def _plain(value: Any) -> Any:
+    """As JSON can hold it: paths and anything unknown as text, NumPy numbers as numbers, nan as null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (np.generic, np.ndarray)):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return str(value)

@@ -1,0 +1,99 @@
+"""What all losses have in common: the op they are made of, and the methods that a step calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from functools import reduce
+from operator import add
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..backend import Array
+from ..ops.operands import tensor
+from ..ops.shape import broadcast_to
+from ..tensor import Tensor, constant, no_grad, record
+
+__all__ = ["Curve", "Loss", "objective", "step"]
+
+Curve = Callable[[Tensor], Any]  # a function of each logit by itself: its value there, or its slope
+Row = tuple[Tensor, Curve, Curve]
+
+
+def objective(name: str, *rows: Row) -> Tensor:
+    """L = Σ over the rows of mean value(l)        l̄ = L̄ slope(l) / n
+
+    Each row is (logits l, value, slope). To the tape this is one op called `name`: the values leave no
+    history. The slopes are made of Tensor ops, so the gradient can be differentiated as often as you like.
+    A slope that is the same everywhere may be a plain number.
+    """
+    rows = tuple((tensor(logits, name), value, slope) for logits, value, slope in rows)
+    with no_grad():
+        loss = reduce(add, [value(logits).mean() for logits, value, _ in rows])
+
+    def edge(logits: Tensor, slope: Curve) -> Any:
+        return logits, lambda g: broadcast_to(g * (1 / logits.size) * slope(logits), logits.shape)
+
+    return record(name, loss.data, *[edge(logits, slope) for logits, _, slope in rows])
+
+
+def step(x: Tensor) -> Tensor:
+    """1 where x > 0, else 0: the slope of relu. It is flat, so to the tape it is a constant."""
+    return constant((x.data > 0).astype(x.dtype))
+
+
+@dataclass
+class Loss:
+    """What all losses have in common. A subclass defines `discriminator` and `generator`, to be minimised."""
+
+    name: ClassVar[str] = ""  # on the command line
+    needs_real: ClassVar[bool] = False  # does G's loss look at the logits of real images, too?
+    has_discriminator: ClassVar[bool] = True
+    equilibrium: ClassVar[tuple[float, float] | None] = None  # L_D and L_G where D cannot tell, for pictures
+
+    def judge(self, d: Any, x: Tensor) -> Tensor:
+        """What the losses are given for images x: D's logits."""
+        return d(x)
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """L_D, a single number."""
+        raise NotImplementedError(
+            f"{type(self).__name__} must define discriminator(real_logits, fake_logits)"
+        )
+
+    def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+        """L_G, a single number."""
+        raise NotImplementedError(f"{type(self).__name__} must define generator(fake_logits, real_logits)")
+
+    def belief(self, logits: Tensor) -> Array:
+        """What D thinks of these images, for people to read: here the mean logit, 0-d, without history."""
+        return logits.detach().mean().data
+
+    def after_discriminator_step(self, real_logits: Tensor, fake_logits: Tensor) -> None:
+        """A chance to adjust something between the steps. Most losses have nothing to adjust."""
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """What the loss remembers between the steps: mostly nothing."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        mine = self.state_dict()
+        if set(state) != set(mine):
+            raise ValueError(
+                f"{type(self).__name__}.load_state_dict: the state has {sorted(state)}, but this loss "
+                f"remembers {sorted(mine)}; was it saved with another loss?"
+            )
+
+    def settings(self) -> dict[str, Any]:
+        """The name and the options, as JSON can hold them. `loss(**settings)` makes the same loss again."""
+        options = {field.name: getattr(self, field.name) for field in fields(self) if field.init}
+        return {"name": self.name, **{k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}}
+
+    def _real(self, real_logits: Tensor | None) -> Tensor:
+        if real_logits is None:
+            raise ValueError(
+                f"{type(self).__name__}.generator: it compares fakes with real images; give real_logits, too"
+            )
+        return real_logits

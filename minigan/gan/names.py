@@ -1,0 +1,102 @@
+"""The losses and penalties by the names they have on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from inspect import signature
+from typing import Any
+
+from ..nn import Module
+from .began import BEGAN
+from .consensus import Consensus
+from .divergences import KL, JensenShannon, Pearson, ReverseKL, SquaredHellinger
+from .gmmn import GMMN
+from .limits import L2, WeightClipping, spectral
+from .loss import Loss
+from .losses import (
+    Hinge,
+    LeastSquares,
+    Minimax,
+    NonSaturating,
+    RelativisticAverage,
+    RelativisticPairing,
+    Wasserstein,
+)
+from .penalties import DRAGAN, R1, R2, GradientPenalty
+from .term import Term
+
+__all__ = ["LOSSES", "PENALTIES", "loss", "penalty"]
+
+LOSSES: dict[str, type[Loss]] = {
+    "minimax": Minimax,
+    "non-saturating": NonSaturating,
+    "least-squares": LeastSquares,
+    "hinge": Hinge,
+    "wasserstein": Wasserstein,
+    "rpgan": RelativisticPairing,
+    "ragan": RelativisticAverage,
+    "kl": KL,
+    "reverse-kl": ReverseKL,
+    "pearson": Pearson,
+    "hellinger": SquaredHellinger,
+    "jensen-shannon": JensenShannon,
+    "began": BEGAN,
+    "gmmn": GMMN,
+}
+
+# What a penalty adds to the terms of a game. "spectral" adds nothing: it changes D itself.
+PENALTIES: dict[str, tuple[Callable[..., Term], ...]] = {
+    "none": (),
+    "gp": (GradientPenalty,),
+    "gp-one-sided": (partial(GradientPenalty, one_sided=True),),
+    "dragan": (DRAGAN,),
+    "r1": (R1,),
+    "r2": (R2,),
+    "r1-r2": (R1, R2),
+    "clip": (WeightClipping,),
+    "spectral": (),
+    "l2": (L2,),
+    "consensus": (Consensus,),
+}
+
+
+def loss(name: str, **options: Any) -> Loss:
+    """The loss of that name, with these options.
+
+    >>> loss("least-squares", c=0.9)
+    LeastSquares(a=0.0, b=1.0, c=0.9)
+    """
+    if name not in LOSSES:
+        raise ValueError(f"loss: there is no {name!r}; choose one of: {', '.join(LOSSES)}")
+    known = list(signature(LOSSES[name]).parameters)
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        raise ValueError(
+            f"loss: {name!r} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}"
+        )
+    return LOSSES[name](**options)
+
+
+def penalty(name: str, d: Module | None = None, rng: Any = None, **options: Any) -> list[Term]:
+    """The terms of the penalty of that name, with these options: an argument for Game(..., terms=...).
+
+    "spectral" gives no term: it applies spectral norms to D, with random numbers from rng, a generator or a
+    seed. "consensus" needs simultaneous steps.
+
+    >>> penalty("r1-r2", weight=1.0)
+    [R1(weight=1.0, allow_batch_norm=False), R2(weight=1.0, allow_batch_norm=False)]
+    """
+    if name not in PENALTIES:
+        raise ValueError(f"penalty: there is no {name!r}; choose one of: {', '.join(PENALTIES)}")
+    known = list(dict.fromkeys(option for make in PENALTIES[name] for option in signature(make).parameters))
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        raise ValueError(
+            f"penalty: {name!r} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}"
+        )
+    if name == "spectral":
+        if d is None:
+            raise ValueError("penalty: 'spectral' changes D itself; call penalty('spectral', d, rng)")
+        spectral(d, rng)
+    return [make(**options) for make in PENALTIES[name]]

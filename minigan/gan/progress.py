@@ -1,0 +1,111 @@
+"""What a run says while it goes on, and how it hears that it should stop."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from types import FrameType
+from typing import Any
+
+from .steps import Report
+
+__all__ = ["Interrupted", "Progress", "Signals"]
+
+REFRESH = 0.2  # seconds between two looks of the bar
+
+
+class Progress:
+    """A bar with the losses on a terminal; elsewhere, as in a log file, a line for each epoch; or nothing.
+
+    done, total: steps of G. quiet: nothing at all.
+    """
+
+    def __init__(self, done: int, total: int, quiet: bool = False):
+        self._bar: Any = None
+        self._quiet = quiet
+        if not quiet and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=total,
+                initial=done,
+                mininterval=REFRESH,
+                dynamic_ncols=True,
+                unit="step",
+                smoothing=0.05,
+            )
+        self._total = total
+
+    def step(self, report: Report) -> None:
+        """A step is done."""
+        if self._bar is not None and self._bar.update(1):
+            self._bar.set_description_str(
+                f"L_D {report.loss_d:.3f} L_G {report.loss_g:.3f} D(x) {report.d_real:.2f} "
+                f"D(G(z)) {report.d_fake_before:.2f}→{report.d_fake_after:.2f}",
+                refresh=False,
+            )
+
+    def epoch(self, record: Mapping[str, Any], seconds_a_step: float) -> None:
+        """An epoch is done; `record` is its line in metrics.jsonl."""
+        left = (self._total - record["step"]) * seconds_a_step
+        self.say(
+            f"epoch {record['epoch']:3d}  step {record['step']:6d}  L_D {record['loss_d']:.3f}  "
+            f"L_G {record['loss_g']:.3f}  D(x) {record['d_real']:.2f}  D(G(z)) {record['d_fake_before']:.2f}"
+            f"→{record['d_fake_after']:.2f}  {1000 * seconds_a_step:.2f} ms/step  {_clock(left)} left"
+        )
+
+    def say(self, text: str) -> None:
+        """A line of text, above the bar if there is one."""
+        if self._bar is not None:
+            self._bar.write(text)
+        elif not self._quiet:
+            print(text, flush=True)
+
+    def close(self) -> None:
+        """Leave the terminal as it should be."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run was asked to stop, and has stopped after a step. signal: which; folder: where it is saved."""
+
+    def __init__(self, signum: int, step: int, folder: Any):
+        where = f"saved in {folder}" if folder is not None else "nothing saved, since the run has no folder"
+        super().__init__(f"stopped by {signal.Signals(signum).name} after step {step}; {where}")
+        self.signal, self.folder = signum, folder
+
+
+class Signals:
+    """Inside, Ctrl-C (SIGINT) and SIGTERM are only noted, in `received`, for the loop to finish its step.
+
+    The second one does what it always does. Only the main thread is told of signals; elsewhere this does
+    nothing.
+    """
+
+    def __enter__(self) -> Signals:
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                self._before[signum] = signal.signal(signum, self._note)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._restore()
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        self.received = signum
+        self._restore()
+
+    def _restore(self) -> None:
+        while self._before:
+            signal.signal(*self._before.popitem())

@@ -1,0 +1,252 @@
+"""The alternating optimiser: one step of the discriminator D, one step of the generator G, and so on.
+
+G turns noise z into images, the fakes. D gives each image a number, its logit: high where it takes the
+image for a real one. Each goes down a loss of its own, while the other stands still:
+
+    L_D = loss.discriminator(D(x), D(G(z))) + terms        θ_D ← θ_D - a step along ∂L_D/∂θ_D
+    L_G = loss.generator(D(G(z))) + terms                  θ_G ← θ_G - a step along ∂L_G/∂θ_G
+
+See how the gradients find their way. In D's step the fakes are cut off from their history (`detach`), and
+the gradient ends at D's weights. In G's step it starts at L_G, goes through D, whose weights are frozen, into
+the fake images, and on through G to its weights. Each step asks for the gradients of its own weights only.
+
+    game = Game(g, d, NonSaturating(), Adam(g.parameters(), 2e-4), Adam(d.parameters(), 2e-4))
+    for step in range(10_000):
+        report = alternating_step(game, [batch(step)], [noise(step)])
+
+The losses are in losses.py; the terms (gradient penalties and their kin) in penalties.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .. import nn
+from ..finite import NonFiniteError, all_finite
+from ..ops.shape import concat
+from ..optim import Optimizer
+from ..tensor import Tensor, grad, no_grad
+from .losses import Loss
+from .term import Term
+
+if TYPE_CHECKING:
+    from .unrolled import Unrolled
+
+__all__ = [
+    "Game",
+    "Report",
+    "alternating_step",
+    "discriminator_loss",
+    "discriminator_step",
+    "generator_loss",
+    "generator_step",
+    "simultaneous_step",
+]
+
+
+@dataclass
+class Game:
+    """The two players, and the rules.
+
+    terms: what is added to the losses, or done to D's weights after its step. unrolled: G plays against D as
+    it will be some steps ahead. reuse_fakes: G's step takes the fakes of D's last step; otherwise it makes
+    its own from new noise. separate: real and fake images go through D one batch after the other; None:
+    only where D has layers that mix the images of a batch, as BatchNorm does. Where the loss needs no
+    discriminator (GMMN), d and d_optimizer are None.
+    """
+
+    g: nn.Module
+    d: nn.Module | None
+    loss: Loss
+    g_optimizer: Optimizer
+    d_optimizer: Optimizer | None
+    terms: Sequence[Term] = ()
+    unrolled: Unrolled | None = None
+    reuse_fakes: bool = True
+    separate: bool | None = None
+
+    def __post_init__(self) -> None:
+        if not self.loss.has_discriminator == (self.d is not None) == (self.d_optimizer is not None):
+            needs = "d and d_optimizer" if self.loss.has_discriminator else "d=None, d_optimizer=None"
+            raise ValueError(f"Game: the loss {type(self.loss).__name__} needs {needs}")
+        last = self.d[-1] if isinstance(self.d, nn.Sequential) and len(self.d) else None
+        if isinstance(last, nn.Sigmoid | nn.Softmax) and type(self.loss).judge is Loss.judge:
+            raise ValueError(f"Game: D ends with {last}, but losses and penalties take logits; leave it out")
+        for term in self.terms:
+            term.check(self)
+        if self.separate is None:
+            self.separate = self.d is None or any(type(m) not in ONE_BY_ONE for m in self.d.modules())
+
+
+# Layers that treat each image by itself. If D has no others, real and fake images may go through it as one
+# batch, which is faster. BatchNorm is not among them: its statistics would be those of the mixture.
+ONE_BY_ONE = {
+    nn.Sequential, nn.Residual, nn.Flatten, nn.Reshape, nn.Linear, nn.Maxout, nn.Conv1d, nn.Conv2d,
+    nn.ConvTranspose1d, nn.ConvTranspose2d, nn.Upsample, nn.AvgPool, nn.MaxPool, nn.Dropout, nn.LayerNorm,
+    nn.GroupNorm, nn.InstanceNorm, nn.PixelNorm, nn.SelfAttention, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SiLU,
+    nn.Tanh, nn.Sigmoid, nn.Softplus,
+}  # fmt: skip
+
+
+@dataclass
+class Report:
+    """What a step found: the losses, and what D thinks, on average, of real images and of fakes.
+
+    d_fake_before: of the fakes in D's step, before D moves. d_fake_after: in G's step, before G moves.
+    These are probabilities where the loss gives D's numbers that meaning (Loss.belief).
+    """
+
+    loss_d: float = 0.0
+    loss_g: float = 0.0
+    d_real: float = 0.0
+    d_fake_before: float = 0.0
+    d_fake_after: float = 0.0
+
+
+# ------------------------------------------------------------------------------ the two steps
+
+
+def discriminator_step(game: Game, real: Tensor, fake: Tensor, report: Report, rng: Any = None) -> None:
+    """D learns to tell real images from fakes. G stands still.
+
+        L_D = loss.discriminator(D(x), D(G(z))) + terms        θ_D ← θ_D - a step along ∂L_D/∂θ_D
+
+    real: a batch x. fake: G(z). rng: a generator, for terms that draw random numbers.
+    """
+    assert game.d is not None and game.d_optimizer is not None
+    fake = fake.detach()  # here, and only here: to D a fake is an image like any other
+    loss_d, real_logits, fake_logits = discriminator_loss(game, real, fake, rng)
+    move(game.d_optimizer, gradients(game.d_optimizer, loss_d, "L_D"))
+    for term in game.terms:
+        term.constrain(game.d)
+    game.loss.after_discriminator_step(real_logits, fake_logits)
+    report.loss_d = float(loss_d)
+    report.d_real = float(game.loss.belief(real_logits))
+    report.d_fake_before = float(game.loss.belief(fake_logits))
+
+
+def generator_step(game: Game, real: Tensor, fake: Tensor, report: Report, rng: Any = None) -> None:
+    """G learns to make fakes that D takes for real. D stands still.
+
+        L_G = loss.generator(D(G(z))) + terms        θ_G ← θ_G - a step along ∂L_G/∂θ_G
+
+    fake: G(z) with its history, perhaps the one from D's step. real: only some losses look at it.
+    """
+    with opponent(game, real, fake, rng):
+        loss_g, fake_logits = generator_loss(game, real, fake, rng)
+        move(game.g_optimizer, gradients(game.g_optimizer, loss_g, "L_G"))
+    report.loss_g = float(loss_g)
+    report.d_fake_after = float(game.loss.belief(fake_logits))
+
+
+def discriminator_loss(game: Game, real: Tensor, fake: Tensor, rng: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """L_D, the logits of the real images, and those of the fakes."""
+    if game.separate:
+        real_logits, fake_logits = game.loss.judge(game.d, real), game.loss.judge(game.d, fake)
+    else:
+        logits = game.loss.judge(game.d, concat([real, fake]))
+        real_logits, fake_logits = logits[: len(real)], logits[len(real) :]
+    loss = game.loss.discriminator(real_logits, fake_logits)
+    for term in game.terms:
+        extra = term.discriminator(game, real, fake, rng)
+        loss = loss if extra is None else loss + extra
+    return loss, real_logits, fake_logits
+
+
+def generator_loss(game: Game, real: Tensor, fake: Tensor, rng: Any) -> tuple[Tensor, Tensor]:
+    """L_G, and the logits of the fakes."""
+    fake_logits = game.loss.judge(game.d, fake)
+    real_logits = game.loss.judge(game.d, real) if game.loss.needs_real else None
+    loss = game.loss.generator(fake_logits, real_logits)
+    for term in game.terms:
+        extra = term.generator(game, real, fake, rng)
+        loss = loss if extra is None else loss + extra
+    return loss, fake_logits
+
+
+def opponent(game: Game, real: Tensor, fake: Tensor, rng: Any) -> AbstractContextManager:
+    """Inside, D is what G plays against: frozen where it is, or some steps ahead."""
+    if game.d is None:
+        return nullcontext()
+    return game.unrolled.ahead(game, real, fake, rng) if game.unrolled else nn.frozen(game.d)
+
+
+def gradients(optimizer: Optimizer, loss: Tensor, name: str) -> Sequence[Tensor | None]:
+    """The gradients of this player's parameters, and of nobody else's. They have to be finite.
+
+    `loss.backward()` would leave gradients in the other player's parameters too, and they would be added to
+    those of its next step.
+    """
+    found = grad(loss, optimizer.params)
+    if not all_finite([loss.data]):
+        raise NonFiniteError(f"{name} is {float(loss)}")
+    if not all_finite(g.data for g in found if g is not None):
+        raise NonFiniteError(f"{name} is {float(loss):.4g}, but its gradient is not finite")
+    return found
+
+
+def move(optimizer: Optimizer, found: Sequence[Tensor | None]) -> None:
+    """One step of the optimiser along these gradients."""
+    for parameter, gradient in zip(optimizer.params, found, strict=True):
+        parameter.grad = gradient
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+# ----------------------------------------------------------------------------- how they alternate
+
+
+def alternating_step(
+    game: Game, reals: Sequence[Tensor], noises: Sequence[Tensor], rng: Any = None
+) -> Report:
+    """As many steps of D as there are batches in `reals`, then one of G.
+
+    noises: z for each of D's steps, whose last fakes serve G as well; one more if the game says
+    reuse_fakes=False.
+    """
+    report, reuse = Report(), game.reuse_fakes
+    if not reals or len(noises) != len(reals) + (not reuse):
+        raise ValueError(
+            f"alternating_step: {len(reals)} real batches and {len(noises)} of noise; each step of D needs "
+            "one of each" + ("" if reuse else ", and G's step one more of noise")
+        )
+    for term in game.terms:
+        if type(term).both is not Term.both:
+            raise ValueError(
+                f"alternating_step: {type(term).__name__} is added to both losses at once, and here D moves "
+                "before G; use simultaneous_step"
+            )
+    for i, (real, z) in enumerate(zip(reals, noises, strict=False), start=1):
+        with nullcontext() if reuse and i == len(reals) else no_grad():
+            fake = game.g(z)
+        if game.d is not None:
+            discriminator_step(game, real, fake, report, rng)
+    generator_step(game, real, fake if reuse else game.g(noises[-1]), report, rng)
+    return report
+
+
+def simultaneous_step(game: Game, real: Tensor, z: Tensor, rng: Any = None) -> Report:
+    """Both move at once: each along the gradient at the point where both have been."""
+    if game.d is None or game.d_optimizer is None:
+        raise ValueError("simultaneous_step: there is no discriminator; use alternating_step")
+    if game.unrolled:
+        raise ValueError("simultaneous_step: D cannot be unrolled here; use alternating_step")
+    fake = game.g(z)
+    loss_d, real_logits, fake_logits = discriminator_loss(game, real, fake, rng)
+    loss_g, _ = generator_loss(game, real, fake, rng)
+    for term in game.terms:
+        extra = term.both(game, loss_d, loss_g)
+        if extra is not None:
+            loss_d, loss_g = loss_d + extra, loss_g + extra
+    found_d = gradients(game.d_optimizer, loss_d, "L_D")
+    found_g = gradients(game.g_optimizer, loss_g, "L_G")
+    move(game.d_optimizer, found_d)
+    move(game.g_optimizer, found_g)
+    for term in game.terms:
+        term.constrain(game.d)
+    game.loss.after_discriminator_step(real_logits, fake_logits)
+    d_real, d_fake = (float(game.loss.belief(logits)) for logits in (real_logits, fake_logits))
+    return Report(float(loss_d), float(loss_g), d_real, d_fake, d_fake)

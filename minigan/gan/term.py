@@ -1,0 +1,43 @@
+"""Term: something that is added to the losses of a GAN, or done to D's weights after its step.
+
+A gradient penalty is one (penalties.py), feature matching another (terms.py). A subclass defines those of the
+methods that it needs; the steps (steps.py) call them all.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..nn import Module
+from ..tensor import Tensor
+
+if TYPE_CHECKING:
+    from .steps import Game
+
+__all__ = ["Term"]
+
+
+class Term:
+    """Nothing is added, nothing is done. real: the batch x. fake: G(z). rng: draws random numbers."""
+
+    def check(self, game: Game) -> None:
+        """Raise a ValueError if this term makes no sense in that game."""
+
+    def discriminator(self, game: Game, real: Tensor, fake: Tensor, rng: Any) -> Tensor | None:
+        """What is added to L_D, one number, or None. In an alternating step `fake` has no history."""
+        return None
+
+    def generator(self, game: Game, real: Tensor, fake: Tensor, rng: Any) -> Tensor | None:
+        """What is added to L_G. Here `fake` has its history, and D is frozen."""
+        return None
+
+    def both(self, game: Game, loss_d: Tensor, loss_g: Tensor) -> Tensor | None:
+        """What is added to both losses when both players move at once."""
+        return None
+
+    def constrain(self, d: Module) -> None:
+        """Change D's weights after its step."""
+
+    def settings(self) -> dict[str, Any]:
+        """Name and options, for the record of a run."""
+        return {"name": type(self).__name__, **vars(self)}

@@ -1,0 +1,335 @@
+"""Trainer: the loop around the steps, for runs that have to survive.
+
+    trainer = Trainer(game, images, noise=100, seed=0, folder="runs/first")
+    trainer.run(epochs=20)
+
+It knows what a run needs besides mathematics: which batch and which noise belong to which step, a moving
+average of G, reports, pictures, checkpoints, and what to do when somebody presses Ctrl-C, or when a number
+becomes infinite. A run that was stopped, in whatever way, and goes on from its checkpoint (resume=True) ends
+with the same weights, to the last bit, as one that was not. For that, nothing random has a hidden state:
+batches, noise and dropout of a step are drawn from generators made for (seed, purpose, step).
+
+The mathematics is in steps.py.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import nn, viz
+from ..data.batches import Batches
+from ..finite import NonFiniteError, all_finite, checked
+from ..io import section
+from ..process import performance
+from ..streams import stream
+from ..tensor import Tensor, constant, grad, no_grad
+from .checkpoint import NAME, RunError, read_checkpoint, write_checkpoint
+from .ema import EMA
+from .events import Events
+from .folder import RunFolder, description
+from .noise import Noise
+from .progress import Interrupted, Progress, Signals
+from .steps import (
+    Game,
+    Report,
+    alternating_step,
+    discriminator_loss,
+    generator_loss,
+    opponent,
+    simultaneous_step,
+)
+
+__all__ = ["Trainer", "load_generator"]
+
+MEASURES = [field.name for field in fields(Report)]
+
+
+class Trainer:
+    """A training run.
+
+    game: who plays, by which rules. data: the images, an array (N, ...) on the backend of the networks or in
+    NumPy; their shape and range are those of G's output. noise: the size of z; noise_kind "normal" or
+    "uniform". batch: images in a batch. d_steps: steps of D for each of G. simultaneous: both move at once.
+    ema: decay of the moving average of G that draws the samples; 0: G draws them itself. folder: where the
+    run is kept (folder.py); None: nowhere. resume: go on with the run in that folder. options: what
+    config.json should remember of the caller. samples: how many images a picture shows; picture: how they
+    become one, array (N, ...) → array (H, W) or (H, W, 3) of uint8. save_every: seconds between checkpoints.
+    threads: None chooses: networks with convolutions share the work between threads, others leave it to the
+    BLAS (process.py). before_step: called with the number of each step, from 0, to change something from
+    step to step, such as the sigma of InstanceNoise. tensorboard: write events for TensorBoard, too. quiet:
+    print nothing.
+    """
+
+    def __init__(
+        self, game: Game, data: Any, *, noise: int = 100, noise_kind: str = "normal", batch: int = 100,
+        seed: int = 0, d_steps: int = 1, simultaneous: bool = False, ema: float = 0.998,
+        folder: str | os.PathLike[str] | None = None, resume: bool = False,
+        options: Mapping[str, Any] | None = None, samples: int = 100,
+        picture: Callable[[np.ndarray], np.ndarray] | None = None, save_every: float = 30.0,
+        threads: int | None = None, before_step: Callable[[int], object] | None = None,
+        tensorboard: bool = False, quiet: bool = False,
+    ):  # fmt: skip
+        if d_steps < 1 or (simultaneous and d_steps != 1):
+            raise ValueError(f"Trainer: d_steps={d_steps} must be 1 or more, and 1 for simultaneous steps")
+        if simultaneous and game.unrolled:
+            raise ValueError("Trainer: an unrolled D is for alternating steps, not for simultaneous ones")
+        self.game, self.seed, self.d_steps, self.simultaneous = game, seed, d_steps, simultaneous
+        self.networks = {"g": game.g} if game.d is None else {"g": game.g, "d": game.d}
+        backend = game.g.parameters()[0].backend
+        self.batches = Batches(data, batch, seed, backend)
+        self._noise = Noise(noise, min(batch, len(data)), seed, noise_kind, backend)
+        self._fixed = Noise(noise, samples, seed, noise_kind, backend, "samples").at(0)
+        self.ema = EMA(game.g, ema) if ema else None
+        self.picture = picture or viz.grid
+        self.save_every, self.quiet, self.before_step = save_every, quiet, before_step
+        # Convolutions share their work between threads; products of matrices are left to the BLAS.
+        has_windows = any(hasattr(m, "stride") for net in self.networks.values() for m in net.modules())
+        self.threads = threads if threads is not None or has_windows else 1
+        self._drawing = [
+            (f"{who}.{name}", module)
+            for who, net in self.networks.items()
+            for name, module in net.named_modules()
+            if module.rng is not None
+        ]
+        self.step = 0  # of G, done
+        self.seconds = 0.0  # spent in steps
+        self._sums, self._count = np.zeros(len(MEASURES)), 0  # of the reports since the epoch began
+        self._check_fit(data)
+        if resume and folder is None:
+            raise ValueError("Trainer: resume=True needs the folder of the run")
+        self.folder: RunFolder | None = None
+        if folder is not None:
+            settings = {
+                "seed": seed, "batch": batch, "noise": noise, "noise_kind": noise_kind, "d_steps": d_steps,
+                "simultaneous": simultaneous, "ema": ema, "samples": samples,
+            }  # fmt: skip
+            self.folder = RunFolder(folder, description(game, data, settings, options or {}), resume)
+            if resume:
+                self._load()
+        self._events = Events(self.folder.path, self.step) if self.folder and tensorboard else None
+
+    def _check_fit(self, data: Any) -> None:
+        """Are G's images and the real ones of one kind: shape, precision, range?"""
+        made, precision = self.sample(self._fixed), self.game.g.parameters()[0].dtype
+        if made.shape[1:] != data.shape[1:]:
+            raise ValueError(
+                f"Trainer: G makes images of shape {made.shape[1:]}, the data have {data.shape[1:]}; reshape "
+                "one of them (data.reshape(len(data), -1), or nn.Reshape at the end of G)"
+            )
+        if data.dtype != precision:
+            raise ValueError(
+                f"Trainer: the data are {data.dtype}, the networks {precision}; minigan.data.scaled makes "
+                f"numbers between -1 and 1 of pixels, array.astype({str(precision)!r}) another precision"
+            )
+        last = self.game.g[-1] if isinstance(self.game.g, nn.Sequential) and len(self.game.g) else None
+        low, high = float(data.min()), float(data.max())
+        for kind, least, most in ((nn.Tanh, -1.0, 1.0), (nn.Sigmoid, 0.0, 1.0)):
+            if isinstance(last, kind) and not (least <= low < (least + most) / 2 < high <= most):
+                raise ValueError(
+                    f"Trainer: the data lie between {low:g} and {high:g}, but G ends with {kind.__name__}, "
+                    f"whose range is {least:g} to {most:g}; bring the data to that range"
+                )
+
+    # ---------------------------------------------------------------------------- the loop
+
+    @property
+    def epoch(self) -> int:
+        """Epochs completed: how often D has seen each image."""
+        return self.step * self.d_steps // len(self.batches)
+
+    def run(self, epochs: int | None = None, *, steps: int | None = None) -> None:
+        """Train until so many epochs, or steps of G, are done in all, those before a resume included."""
+        if (epochs is None) == (steps is None):
+            raise ValueError("Trainer.run: give either epochs or steps")
+        last = math.ceil((epochs or 0) * len(self.batches) / self.d_steps) if steps is None else steps
+        try:
+            with Signals() as signals, performance(self.threads):
+                self._loop(last, signals)
+        finally:
+            if self.folder is not None:
+                self.folder.close()
+
+    def _loop(self, last: int, signals: Signals) -> None:
+        progress = Progress(self.step, last, self.quiet)
+        saved = time.monotonic()
+        try:
+            if self.step == 0:
+                self._draw()
+            while self.step < last:
+                epoch = self.epoch
+                self._note(self.train_step(), progress)
+                if self.epoch > epoch or self.step == last:
+                    self._end_epoch(progress)
+                if signals.received is not None:
+                    self.save()
+                    raise Interrupted(signals.received, self.step, self.folder and self.folder.path)
+                if time.monotonic() - saved > self.save_every:
+                    self.save()
+                    saved = time.monotonic()
+            self.save()
+            if self.folder is not None:
+                self.folder.film()
+        finally:
+            progress.close()
+            if self._events is not None:
+                self._events.close()
+
+    def train_step(self) -> Report:
+        """One step of G with its steps of D. On a NonFiniteError, the player concerned has not moved."""
+        start = time.perf_counter()
+        if self.before_step is not None:
+            self.before_step(self.step)
+        reals, noises, rng = self._material()
+        try:
+            if self.simultaneous:
+                report = simultaneous_step(self.game, reals[0], noises[0], rng)
+            else:
+                report = alternating_step(self.game, reals, noises, rng)
+        except NonFiniteError as error:
+            raise NonFiniteError(f"step {self.step + 1}: {error}; {self._first_cause()}") from None
+        if self.ema is not None:
+            self.ema.update(self.game.g)
+        self.step += 1
+        self.seconds += time.perf_counter() - start
+        return report
+
+    def _material(self) -> tuple[list[Tensor], list[Tensor], np.random.Generator]:
+        """The real batches, the noise, and the random numbers of the step to come, made from its number."""
+        first, extra = self.step * self.d_steps, 0 if self.game.reuse_fakes or self.simultaneous else 1
+        reals = [constant(self.batches.at(first + i)) for i in range(self.d_steps)]
+        counts = [len(real) for real in reals] + [len(reals[-1])] * extra
+        start = self.step * len(counts)
+        noises = [self._noise.at(start + i, count) for i, count in enumerate(counts)]
+        for name, module in self._drawing:  # dropout and its kind
+            module.rng = stream(self.seed, name, self.step)
+        return reals, noises, stream(self.seed, "terms", self.step)
+
+    def _first_cause(self) -> str:
+        """Compute the losses of this step again, and find the first thing that is not finite."""
+        for who, network in self.networks.items():
+            for name, parameter in network.named_parameters():
+                if not all_finite([parameter.data]):
+                    return f"the parameter {name} of {who.upper()} is not finite any more"
+        reals, noises, rng = self._material()
+        game = self.game
+        try:
+            with checked():
+                for real, z in zip(reals, noises, strict=False):
+                    fake = game.g(z)
+                    if game.d_optimizer is not None:
+                        loss_d, *_ = discriminator_loss(game, real, fake.detach(), rng)
+                        grad(loss_d, game.d_optimizer.params)
+                fake = fake if game.reuse_fakes else game.g(noises[-1])
+                with opponent(game, reals[-1], fake, rng):
+                    loss_g, _ = generator_loss(game, reals[-1], fake, rng)
+                    grad(loss_g, game.g_optimizer.params)
+        except NonFiniteError as error:
+            return f"the first to go wrong: {error}"
+        return "no single op is to blame"
+
+    # --------------------------------------------------------------- what is told and drawn
+
+    def _note(self, report: Report, progress: Progress) -> None:
+        """Count a step's report in, for the mean over the epoch."""
+        self._sums += [getattr(report, name) for name in MEASURES]
+        self._count += 1
+        progress.step(report)
+
+    def _end_epoch(self, progress: Progress) -> None:
+        means = dict(zip(MEASURES, (self._sums / self._count).tolist(), strict=True))
+        record = {"epoch": self.epoch, "step": self.step, "seconds": round(self.seconds, 3), **means}
+        self._sums, self._count = np.zeros(len(MEASURES)), 0
+        if self.folder is not None:
+            self.folder.log(record)
+        if self._events is not None:
+            self._events.write(record)
+        self._draw()
+        progress.epoch(record, self.seconds / self.step)
+
+    def _draw(self) -> None:
+        """A picture of what G makes of the fixed noise."""
+        if self.folder is not None:
+            picture = self.picture(self.sample(self._fixed))
+            self.folder.draw(self.epoch, picture, self.game.loss.equilibrium)
+
+    def sampler(self) -> nn.Module:
+        """A copy of G for drawing: the moving average if there is one, in evaluation mode."""
+        return self.ema.module(self.game.g) if self.ema is not None else copy.deepcopy(self.game.g).eval()
+
+    def sample(self, z: Tensor) -> np.ndarray:
+        """Images made of the noise z, in NumPy."""
+        with no_grad():
+            return self.sampler()(z).numpy()
+
+    # ------------------------------------------------------------------------- stop and go on
+
+    def save(self) -> None:
+        """Write a checkpoint, if the run has a folder. Weights that are not finite are never saved."""
+        if self.folder is None:
+            return
+        for who, network in self.networks.items():
+            for name, parameter in network.named_parameters():
+                if not all_finite([parameter.data]):
+                    raise NonFiniteError(
+                        f"after step {self.step} the parameter {name} of {who.upper()} is not finite"
+                    )
+        parts = self._parts()
+        state = {name: part.state_dict() for name, part in parts.items()}
+        progress = {"step": self.step, "seconds": self.seconds, "sums": self._sums, "count": self._count}
+        write_checkpoint(self.folder.path, {**state, "trainer": {"seed": self.seed, **progress}})
+
+    def _load(self) -> None:
+        """Go on from the checkpoint in the folder."""
+        assert self.folder is not None
+        state = read_checkpoint(self.folder.path)
+        try:
+            mine = section(state, "trainer")
+            if int(mine["seed"]) != self.seed:
+                raise ValueError(f"its seed is {int(mine['seed'])}, not {self.seed}")
+            for name, part in self._parts().items():
+                if part.state_dict():
+                    part.load_state_dict(section(state, name))
+            self.step, self.seconds = int(mine["step"]), float(mine["seconds"])
+            self._sums, self._count = np.array(mine["sums"], dtype=float), int(mine["count"])
+        except (ValueError, KeyError, TypeError) as error:
+            reason = "; ".join(line.strip() for line in str(error).splitlines())
+            raise RunError(f"{self.folder.path / NAME}: does not belong to this run: {reason}") from error
+        self.folder.forget_after(self.step)
+
+    def _parts(self) -> dict[str, Any]:
+        """All that has a state of its own."""
+        game = self.game
+        parts = {
+            **self.networks,
+            "g_optimizer": game.g_optimizer,
+            "d_optimizer": game.d_optimizer,
+            "loss": game.loss,
+            "ema": self.ema,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
+
+
+def load_generator(folder: str | os.PathLike[str], g: nn.Module) -> nn.Module:
+    """G as the run in this folder left it, for drawing: the moving average if there is one.
+
+    g: a network like the one that was trained; it takes over the weights, and is returned in evaluation mode.
+    """
+    state = read_checkpoint(Path(folder))
+    try:
+        averaged = any(name.startswith("ema.") for name in state)
+        weights = section(state, "ema" if averaged else "g")
+        weights.pop("updates", None)
+        g.load_state_dict(weights)
+    except ValueError as error:
+        reason = "; ".join(line.strip() for line in str(error).splitlines())
+        raise RunError(f"{Path(folder) / NAME}: does not fit this network: {reason}") from error
+    return g.eval()

@@ -1,0 +1,73 @@
+"""Unrolled GANs: G plays against D as it will be some steps ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from .. import nn
+from ..ops.operands import whole
+from ..optim import functional
+from ..tensor import Tensor, grad
+from .steps import Game, discriminator_loss
+
+__all__ = ["Unrolled"]
+
+
+@dataclass
+class Unrolled:
+    """G's loss is taken at θ_K, where D would be after K steps more (Metz et al. 2017)
+
+        θ_0 = D's weights        θ_k+1 = θ_k - η ∂L_D/∂θ_k        L_G = loss.generator(D with θ_K)
+
+    G's gradient goes back through all K steps: each θ_k depends on the fakes, which D would learn from. So G
+    sees not only how D judges its fakes now, but also how D would answer to them. A G that puts all fakes
+    into one place finds D waiting there.
+
+    All K steps take the same batch, that of G's step. In reality D moves by ordinary steps, one at a time:
+    what it does in these K steps is forgotten, running statistics included.
+
+    steps: K; 0 is the usual game. optimizer: what D moves by in the K steps, "adam" or "sgd". It begins
+    anew each time, without memory of steps before. lr: η; None: that of D's optimiser. betas, eps: Adam's.
+    """
+
+    steps: int = 5
+    lr: float | None = None
+    optimizer: str = "adam"
+    betas: tuple[float, float] = (0.5, 0.999)
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        whole("Unrolled", "steps", self.steps, least=0)
+        if self.optimizer not in ("adam", "sgd"):
+            raise ValueError(f"Unrolled: optimizer={self.optimizer!r}; choose 'adam' or 'sgd'")
+
+    @contextmanager
+    def ahead(self, game: Game, real: Tensor, fake: Tensor, rng: Any) -> Iterator[None]:
+        """Inside, game.d computes with θ_K. fake: with its history; θ_K depends on it."""
+        assert game.d is not None
+        thawed = {name: p for name, p in game.d.named_parameters() if p.requires_grad}
+        theta = [_fresh_leaf(p) for p in thawed.values()]
+        state = functional.adam_init(theta) if self.optimizer == "adam" else functional.sgd_init(theta)
+        for _ in range(self.steps):
+            with nn.substituted(game.d, dict(zip(thawed, theta, strict=True))):
+                loss, _, _ = discriminator_loss(game, real, fake, rng)
+                found = grad(loss, theta, create_graph=True)
+            theta, state = self._step(game, theta, found, state)
+        with nn.substituted(game.d, dict(zip(thawed, theta, strict=True))):
+            yield
+
+    def _step(self, game: Game, theta: list[Tensor], found: Any, state: Any) -> tuple[list[Tensor], Any]:
+        """One step of D, whose result is a function of the fakes."""
+        assert game.d_optimizer is not None
+        lr = game.d_optimizer.lr if self.lr is None else self.lr
+        if self.optimizer == "sgd":
+            return functional.sgd(theta, found, state, lr)
+        return functional.adam(theta, found, state, lr, self.betas, self.eps)
+
+
+def _fresh_leaf(p: Tensor) -> Tensor:
+    """A leaf with p's value, so that the gradient for it can be asked for. It is no parameter of anybody."""
+    return Tensor(p.detach(), requires_grad=True, copy=False)
