@@ -6,7 +6,6 @@ and, where it is short, the mistake: then the two must differ, or the test would
 """
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -119,7 +118,8 @@ def test_no_detach_would_move_g_in_ds_step(mistake):
     fake, before = game.g(noise()), game.g.state_dict()
     assert fake.requires_grad
     for optimizer in (game.d_optimizer, everything):
-        discriminator_step(replace(game, d_optimizer=optimizer), images(game), fake, Report())
+        game.d_optimizer = optimizer  # behind the back of the Game, which would refuse `everything`
+        discriminator_step(game, images(game), fake, Report())
         assert same(game.g.state_dict(), before)
         assert all(p.grad is None for p in game.g.parameters())
     assert noticed(mistake)
@@ -202,10 +202,8 @@ def test_one_adam_for_both_players():
     assert all(np.array_equal(game.d_optimizer.state_dict()[name], remembered[name]) for name in remembered)
 
     both = Adam([*game.g.parameters(), *game.d.parameters()], 0.1)
-    game, before = Game(game.g, game.d, game.loss, both, both), memory(game)
-    with pytest.raises(ValueError, match="requires_grad"):
-        generator_step(game, images(game), game.g(noise()), Report())
-    assert same(memory(game), before)
+    with pytest.raises(ValueError, match="each player needs an optimiser of its own"):
+        Game(game.g, game.d, game.loss, both, both)
 
 
 def test_batch_norm_of_a_frozen_d_in_inference_mode():

@@ -344,7 +344,7 @@ def test_probabilities_are_refused(wrapped):
     with pytest.raises(ValueError, match=r"gradient_penalty: D ends with Sigmoid.*raw logits"):
         gradient_penalty(d, x, x, np.random.default_rng(0))
     if wrapped:
-        with pytest.raises(ValueError, match="R1: D ends with Sigmoid"):
+        with pytest.raises(ValueError, match="Game: D ends with Sigmoid"):
             discriminator_loss(a_game(d, [R1()]), x, x, None)
 
 

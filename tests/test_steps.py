@@ -488,6 +488,7 @@ def test_a_game_says_what_does_not_fit():
     for last in (nn.Sigmoid(), nn.Softmax()):
         with pytest.raises(ValueError, match=rf"D ends with {type(last).__name__}.*logits.*leave it out"):
             Game(g, nn.Sequential(d, last), Hinge(), of_g, of_d)
+    Game(g, nn.Sequential(mlp(), nn.Sigmoid()), BEGAN(), of_g, of_d)  # what it makes are images
 
 
 def test_steps_say_what_does_not_fit():
@@ -499,6 +500,8 @@ def test_steps_say_what_does_not_fit():
         alternating_step(replace(game, reuse_fakes=False), [ZERO], [ONE])
     with pytest.raises(ValueError, match=r"Consensus is added to both.*use simultaneous_step"):
         alternating_step(replace(game, terms=[Consensus()]), [ZERO], [ONE])
+    with pytest.raises(ValueError, match=r"D cannot be unrolled here; use alternating_step"):
+        simultaneous_step(replace(game, unrolled=Unrolled(1)), ZERO, ONE)
     without = small_game("no d", GMMN((1.0,)))
     with pytest.raises(ValueError, match="no discriminator; use alternating_step"):
         simultaneous_step(without, images(without), noise())
@@ -694,3 +697,19 @@ def test_samples_are_drawn_by_the_average_and_training_does_not_look_at_it():
     close(without.sampler()(z), copy.deepcopy(g).eval()(z))
     assert np.abs((with_average.sampler()(z) - without.sampler()(z)).numpy()).max() > 1e-3
     assert same(with_average.sampler().state_dict(), with_average.ema.module(g).state_dict())
+
+
+def test_each_player_has_its_own_optimiser():
+    game = small_game()
+    both = SGD([*game.g.parameters(), *game.d.parameters()], 1.0)
+    with pytest.raises(ValueError, match="G's optimiser has parameters of D's"):
+        replace(game, g_optimizer=both)
+    with pytest.raises(ValueError, match="D's optimiser has parameters of G's"):
+        replace(game, d_optimizer=game.g_optimizer)
+
+
+def test_a_sigmoid_at_the_end_of_d_is_found_inside_a_wrapper():
+    game = small_game()
+    d = Packed(nn.Sequential(game.d, nn.Sigmoid()), 1)
+    with pytest.raises(ValueError, match=r"D ends with Sigmoid\(\)"):
+        replace(game, d=d)

@@ -88,3 +88,10 @@ class InstanceNoise(Wrapper):
 
     def extra_repr(self) -> str:
         return f"sigma={self.sigma}"
+
+
+def last_layer(d: nn.Module) -> nn.Module:
+    """The layer that makes D's output, as far as Sequentials and wrappers tell."""
+    while isinstance(d, Wrapper) or (isinstance(d, nn.Sequential) and len(d)):
+        d = d.d if isinstance(d, Wrapper) else d[-1]
+    return d

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,15 +30,25 @@ class Events:
     """
 
     def __init__(self, folder: Path, step: int = 0):
-        self._writer = summary_writer()(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+        self._folder, self._step = str(folder / "tensorboard"), step
+        self._writer: Any = None
 
     def write(self, record: Mapping[str, Any]) -> None:
         """The numbers of a line of metrics.jsonl, at its step."""
+        if self._writer is None:  # a file of its own, even if another one was begun in the same second
+            self._writer = summary_writer()(
+                self._folder,
+                purge_step=self._step + 1 if self._step else None,
+                filename_suffix=f".{os.getpid()}.{self._step}",
+            )
         for name, value in record.items():
             if name not in ("step", "epoch"):
                 self._writer.add_scalar(name, value, record["step"])
         self._writer.flush()
+        self._step = record["step"]
 
     def close(self) -> None:
-        """Finish the file."""
-        self._writer.close()
+        """Finish the file. What is written afterwards goes into another one."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None

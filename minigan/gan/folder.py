@@ -178,6 +178,7 @@ def description(
             "terms": [term.settings() for term in game.terms],
             "unrolled": game.unrolled and vars(game.unrolled),
             "reuse_fakes": game.reuse_fakes,
+            "separate": game.separate,
             "optimizers": {who: optimizer and optimizer.settings() for who, optimizer in optimizers.items()},
         },
         "networks": networks,
@@ -220,19 +221,18 @@ def _locked(folder: Path) -> TextIO | None:
         import fcntl
     except ImportError:  # Windows
         return None
-    file = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115
+    file = open(folder / ".lock", "a+b", buffering=0)  # noqa: SIM115
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.truncate(0)
+        file.write(str(os.getpid()).encode())
     except BlockingIOError:
         file.seek(0)
-        owner = file.read().strip() or "unknown"
+        owner = file.read().decode(errors="replace") or "unknown"
         file.close()
         raise RunError(f"{folder}: another run is writing here (process {owner})") from None
-    except OSError:  # a file system without locks
-        return file
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
+    except OSError:  # a file system without locks, or without room for the number
+        pass
     return file
 
 

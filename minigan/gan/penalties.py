@@ -24,7 +24,7 @@ from .. import nn
 from ..ops.elementwise import relu, square
 from ..ops.reduce import norm
 from ..tensor import Tensor, grad, record
-from .discriminators import Wrapper
+from .discriminators import last_layer
 from .loss import Loss
 from .term import Term
 
@@ -179,13 +179,6 @@ def mixes_images(layer: nn.Module) -> bool:
     if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d, nn.ConditionalBatchNorm)):
         return layer.training or not layer.track_running_stats
     return isinstance(layer, (nn.MinibatchStdDev, nn.MinibatchDiscrimination))
-
-
-def last_layer(d: nn.Module) -> nn.Module:
-    """The layer that makes D's output, as far as Sequentials and wrappers tell."""
-    while isinstance(d, Wrapper) or (isinstance(d, nn.Sequential) and len(d)):
-        d = d.d if isinstance(d, Wrapper) else d[-1]
-    return d
 
 
 # --------------------------------------------------------------------------------------- as terms

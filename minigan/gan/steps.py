@@ -29,6 +29,7 @@ from ..finite import NonFiniteError, all_finite
 from ..ops.shape import concat
 from ..optim import Optimizer
 from ..tensor import Tensor, grad, no_grad
+from .discriminators import last_layer
 from .losses import Loss
 from .term import Term
 
@@ -72,7 +73,14 @@ class Game:
         if not self.loss.has_discriminator == (self.d is not None) == (self.d_optimizer is not None):
             needs = "d and d_optimizer" if self.loss.has_discriminator else "d=None, d_optimizer=None"
             raise ValueError(f"Game: the loss {type(self.loss).__name__} needs {needs}")
-        last = self.d[-1] if isinstance(self.d, nn.Sequential) and len(self.d) else None
+        pairs = (("G's", self.g_optimizer, "D's", self.d), ("D's", self.d_optimizer, "G's", self.g))
+        for whose, optimizer, others, other in pairs:
+            if optimizer and other and set(optimizer.params) & set(other.parameters()):
+                raise ValueError(
+                    f"Game: {whose} optimiser has parameters of {others}; each player needs an optimiser of "
+                    "its own, made of its own parameters()"
+                )
+        last = last_layer(self.d) if self.d is not None else None
         if isinstance(last, nn.Sigmoid | nn.Softmax) and type(self.loss).judge is Loss.judge:
             raise ValueError(f"Game: D ends with {last}, but losses and penalties take logits; leave it out")
         for term in self.terms:
