@@ -1,0 +1,91 @@
+"""A GAN in the plane, where everything can be seen: samples, D's landscape, and where D sends the fakes.
+
+    python examples/toy_2d.py                          eight Gaussians on a ring, under a minute
+    python examples/toy_2d.py --data grid              twenty-five on a grid
+    python examples/toy_2d.py --data swiss-roll
+    python examples/toy_2d.py --penalty none           what happens without R1
+
+Each picture in RUN/samples, and progress.gif, which shows them one after the other, has real points, fakes,
+D's opinion of every place as colours, and for some of the fakes an arrow: the direction in which they would
+have to move for G's loss to fall. All that G learns about the data it learns from these arrows.
+"""
+
+import argparse
+from collections.abc import Callable
+
+import numpy as np
+
+import minigan as mg
+from minigan import Tensor, grad, nn, no_grad, viz
+from minigan.data import wgan_gp_grid, wgan_gp_ring, wgan_gp_swiss_roll
+from minigan.gan import Game, command
+from minigan.streams import stream
+
+DATA = {"ring": wgan_gp_ring, "grid": wgan_gp_grid, "swiss-roll": wgan_gp_swiss_roll}
+EDGE, PLACES = 2.0, 80  # the pictures show [-2, 2]², with D computed at 80 × 80 places
+
+parser = command.arguments(__doc__, "toy_2d", epochs=40, images=False)
+parser.add_argument("--data", choices=DATA, default="ring", help="what the points are drawn from")
+parser.set_defaults(penalty="r1", penalty_weight=0.1)
+
+
+def networks(options: argparse.Namespace) -> tuple[nn.Module, nn.Module]:
+    """G and D: noise (N, 2) → points (N, 2) → logits (N, 1)."""
+    rng = np.random.default_rng(options.seed)
+
+    def stack(n_out: int) -> nn.Sequential:
+        return nn.Sequential(
+            nn.Linear(2, 128, rng=rng),
+            nn.LeakyReLU(0.2),
+            nn.Linear(128, 128, rng=rng),
+            nn.LeakyReLU(0.2),
+            nn.Linear(128, 128, rng=rng),
+            nn.LeakyReLU(0.2),
+            nn.Linear(128, n_out, rng=rng),
+        )
+
+    return stack(2), stack(2 if options.loss == "began" else 1)
+
+
+def arrows(game: Game, fake: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """-∂L_G/∂x for each fake x, all scaled so that the longest is seen well."""
+    x = Tensor(fake, requires_grad=True, backend=game.g.parameters()[0].backend)
+    judged = game.loss.judge(game.d, x)
+    real_judged = game.loss.judge(game.d, Tensor(real, backend=x.backend)) if game.loss.needs_real else None
+    down = -grad(game.loss.generator(judged, real_judged), x).numpy()
+    return 0.4 * down / max(np.linalg.norm(down, axis=1).max(), 1e-12)
+
+
+def painter(game: Game, real: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """What draws the picture of an epoch from G's samples."""
+    line = np.linspace(-EDGE, EDGE, PLACES, dtype="f4")
+    places = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)  # from below left, row by row
+
+    def picture(fake: np.ndarray) -> np.ndarray:
+        if game.d is None:
+            values = np.full((PLACES, PLACES), 0.5)
+        else:
+            with no_grad():
+                logits = game.loss.judge(game.d, Tensor(places, backend=game.g.parameters()[0].backend))
+                values = mg.sigmoid(logits).numpy().reshape(PLACES, PLACES)
+        few = fake[:: len(fake) // 100]
+        directions = np.zeros_like(fake)
+        directions[:: len(fake) // 100] = arrows(game, few, real[: len(few)])
+        return viz.landscape(real, fake, values, (-EDGE, EDGE, -EDGE, EDGE), directions)
+
+    return picture
+
+
+def main(options: argparse.Namespace) -> None:
+    """Draw the points, make the game, train."""
+    points = DATA[options.data]().sample(25_600, stream(options.seed, "points"))
+    game = command.game(options, *networks(options), lr=1e-3, betas=(0.5, 0.99))
+    picture = painter(game, points[:1000])
+    trainer = command.trainer(
+        options, game, points, noise=2, batch=256, samples=1000, ema=0.99, picture=picture
+    )
+    trainer.run(options.epochs)
+
+
+if __name__ == "__main__":
+    command.run(main, parser)
