@@ -1,20 +1,78 @@
-"""One whole training step of a DCGAN for 28 × 28 images, in each library's own idiom.
+"""The networks that are measured, and one training step of the DCGAN.
 
-G: 100 → Linear → 128 × 7 × 7 → ConvTranspose 64 × 14 × 14 → ConvTranspose 1 × 28 × 28
-D: 1 × 28 × 28 → Conv 64 × 14 × 14 → Conv 128 × 7 × 7 → Linear → 1
+MLP, for images of 784 numbers, with leaky ReLU between the layers (here `hidden` = (256, 256)):
 
-with 4 × 4 kernels, stride 2, batch normalisation as in the paper (not at G's output and D's input), and the
-non-saturating loss. A step is one of D and one of G, each with Adam; the fakes are made once and serve both.
-D is frozen in G's step: nobody needs the gradient of its weights there.
+    G: 100 → 256 → 256 → 784, tanh        D: 784 → 256 → 256 → 1
+
+DCGAN, for 28 × 28 images:
+
+    G: 100 → Linear → 128 × 7 × 7 → ConvTranspose 64 × 14 × 14 → ConvTranspose 1 × 28 × 28, tanh
+    D: 1 × 28 × 28 → Conv 64 × 14 × 14 → Conv 128 × 7 × 7 → Linear → 1
+
+with 4 × 4 kernels, stride 2, batch normalisation as in the paper (not at G's output and D's input).
+
+The step of the DCGAN here is what ops.py adds up: one of D and one of G with the non-saturating loss, each
+with Adam; the real images are always the same, the fakes are made once and serve both. D is frozen in G's
+step: nobody needs the gradient of its weights there. gan_step.py measures what a training loop runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
-Z, CHANNELS = 100, (64, 128)
+Z, PIXELS, CHANNELS = 100, 784, (64, 128)
+SLOPE = 0.2  # of the leaky ReLU
+ADAM = (2e-4, (0.5, 0.999))  # learning rate, betas
+
+
+# -------------------------------------------------------------------------------- the networks
+
+# nn is minigan's or PyTorch's: the layers have the same names and arguments in both. minigan's also want to
+# know what draws their first weights: draw = {"rng": a generator}.
+
+
+def mlp(nn: Any, hidden: Sequence[int], **draw: Any) -> tuple[Any, Any]:
+    """(G, D)"""
+
+    def layers(sizes: Sequence[int]) -> list[Any]:
+        pairs = [(nn.Linear(i, o, **draw), nn.LeakyReLU(SLOPE)) for i, o in pairwise(sizes)]
+        return [layer for pair in pairs for layer in pair][:-1]  # the last one has no activation
+
+    g = nn.Sequential(*layers([Z, *hidden, PIXELS]), nn.Tanh())
+    return g, nn.Sequential(*layers([PIXELS, *reversed(hidden), 1]))
+
+
+def dcgan(nn: Any, **draw: Any) -> tuple[Any, Any]:
+    """(G, D)"""
+    few, many = CHANNELS
+    g = nn.Sequential(
+        nn.Linear(Z, many * 49, **draw),
+        nn.Reshape(many, 7, 7) if hasattr(nn, "Reshape") else nn.Unflatten(1, (many, 7, 7)),
+        nn.BatchNorm2d(many),
+        nn.ReLU(),
+        nn.ConvTranspose2d(many, few, 4, 2, 1, **draw),
+        nn.BatchNorm2d(few),
+        nn.ReLU(),
+        nn.ConvTranspose2d(few, 1, 4, 2, 1, **draw),
+        nn.Tanh(),
+    )
+    d = nn.Sequential(
+        nn.Conv2d(1, few, 4, 2, 1, **draw),
+        nn.LeakyReLU(SLOPE),
+        nn.Conv2d(few, many, 4, 2, 1, **draw),
+        nn.BatchNorm2d(many),
+        nn.LeakyReLU(SLOPE),
+        nn.Flatten(),
+        nn.Linear(many * 49, 1, **draw),
+    )
+    return g, d
+
+
+# ---------------------------------------------------------------------- the step that ops.py adds up
 
 
 def minigan_dcgan(batch: int) -> Callable[[], object]:
@@ -22,29 +80,9 @@ def minigan_dcgan(batch: int) -> Callable[[], object]:
     from minigan import nn, optim
 
     rng = np.random.default_rng(0)
-    few, many = CHANNELS
-    g = nn.Sequential(
-        nn.Linear(Z, many * 49, rng=rng),
-        nn.Reshape(many, 7, 7),
-        nn.BatchNorm2d(many),
-        nn.ReLU(),
-        nn.ConvTranspose2d(many, few, 4, 2, 1, rng=rng),
-        nn.BatchNorm2d(few),
-        nn.ReLU(),
-        nn.ConvTranspose2d(few, 1, 4, 2, 1, rng=rng),
-        nn.Tanh(),
-    )
-    d = nn.Sequential(
-        nn.Conv2d(1, few, 4, 2, 1, rng=rng),
-        nn.LeakyReLU(0.2),
-        nn.Conv2d(few, many, 4, 2, 1, rng=rng),
-        nn.BatchNorm2d(many),
-        nn.LeakyReLU(0.2),
-        nn.Flatten(),
-        nn.Linear(many * 49, 1, rng=rng),
-    )
-    g_adam = optim.Adam(g.parameters(), 2e-4, (0.5, 0.999))
-    d_adam = optim.Adam(d.parameters(), 2e-4, (0.5, 0.999))
+    g, d = dcgan(nn, rng=rng)
+    g_adam = optim.Adam(g.parameters(), *ADAM)
+    d_adam = optim.Adam(d.parameters(), *ADAM)
     real = mg.Tensor(rng.uniform(-1, 1, (batch, 1, 28, 28)), dtype="float32")
 
     def step() -> object:
@@ -67,29 +105,9 @@ def torch_dcgan(batch: int) -> Callable[[], object]:
     import torch.nn.functional as F
     from torch import nn
 
-    few, many = CHANNELS
-    g = nn.Sequential(
-        nn.Linear(Z, many * 49),
-        nn.Unflatten(1, (many, 7, 7)),
-        nn.BatchNorm2d(many),
-        nn.ReLU(),
-        nn.ConvTranspose2d(many, few, 4, 2, 1),
-        nn.BatchNorm2d(few),
-        nn.ReLU(),
-        nn.ConvTranspose2d(few, 1, 4, 2, 1),
-        nn.Tanh(),
-    )
-    d = nn.Sequential(
-        nn.Conv2d(1, few, 4, 2, 1),
-        nn.LeakyReLU(0.2),
-        nn.Conv2d(few, many, 4, 2, 1),
-        nn.BatchNorm2d(many),
-        nn.LeakyReLU(0.2),
-        nn.Flatten(),
-        nn.Linear(many * 49, 1),
-    )
-    g_adam = torch.optim.Adam(g.parameters(), 2e-4, (0.5, 0.999))
-    d_adam = torch.optim.Adam(d.parameters(), 2e-4, (0.5, 0.999))
+    g, d = dcgan(nn)
+    g_adam = torch.optim.Adam(g.parameters(), *ADAM)
+    d_adam = torch.optim.Adam(d.parameters(), *ADAM)
     real = torch.rand(batch, 1, 28, 28) * 2 - 1
 
     def step() -> object:
