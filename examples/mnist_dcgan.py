@@ -15,19 +15,28 @@ import numpy as np
 
 from minigan import nn
 from minigan.data import load, scaled
-from minigan.gan import command
+from minigan.gan import RunError, command
+from minigan.streams import stream
 
 parser = command.arguments(__doc__, "mnist_dcgan", epochs=5)
-parser.add_argument("--filters", type=int, default=64, help="channels of the widest maps (64)")
-parser.add_argument("--conv-d", action="store_true", help="G of Linear layers, D with convolutions")
+parser.add_argument("--filters", type=command.positive, default=64, help="channels of the 14 × 14 maps (64)")
+parser.add_argument(
+    "--conv-d", action="store_true", help="G of Linear layers, D with convolutions (of 64 and 128 channels)"
+)
 
 
 def networks(options: argparse.Namespace) -> tuple[nn.Module, nn.Module]:
     """G and D: noise (N, 100) → images (N, 1, 28, 28) → logits (N, 1)."""
-    rng, few = np.random.default_rng(options.seed), options.filters
+    rng, few = stream(options.seed, "weights"), options.filters
     many = 2 * few
+    if options.loss == "began":
+        raise RunError(
+            "--loss began needs a D that draws images, which this one does not; see mnist_mlp_gan.py"
+        )
     if options.conv_d:
         return networks_conv_d(rng)
+    # A penalty on D's slope at each image wants images that are not mixed: then normalise each by itself.
+    norm = nn.GroupNorm(1, many) if command.looks_at_slopes(options) else nn.BatchNorm2d(many)
     g = nn.Sequential(
         nn.Linear(100, many * 7 * 7, bias=False, rng=rng),
         nn.Reshape(many, 7, 7),
@@ -43,7 +52,7 @@ def networks(options: argparse.Namespace) -> tuple[nn.Module, nn.Module]:
         nn.Conv2d(1, few, 4, stride=2, padding=1, rng=rng),  # 14 × 14
         nn.LeakyReLU(0.2),
         nn.Conv2d(few, many, 4, stride=2, padding=1, bias=False, rng=rng),  # 7 × 7
-        nn.BatchNorm2d(many),
+        norm,
         nn.LeakyReLU(0.2),
         nn.Flatten(),
         nn.Linear(many * 7 * 7, 1, rng=rng),

@@ -17,6 +17,7 @@ import numpy as np
 from minigan import nn
 from minigan.data import load, scaled
 from minigan.gan import command
+from minigan.streams import stream
 
 # Learning rate and β of both Adams; the size of z; the decay of the moving average of G, which draws.
 RECIPES = {
@@ -38,8 +39,8 @@ parser.add_argument(
 
 def networks(options: argparse.Namespace) -> tuple[nn.Module, nn.Module]:
     """G and D: noise (N, 32 or 100) → images (N, 784) → logits (N, 1)."""
-    rng = np.random.default_rng(options.seed)
-    if options.recipe != "default":
+    rng = stream(options.seed, "weights")
+    if options.recipe != "default" or options.loss == "began":
         return other_networks(options, rng)
     g = nn.Sequential(
         nn.Linear(32, 256, rng=rng),
@@ -59,8 +60,10 @@ def networks(options: argparse.Namespace) -> tuple[nn.Module, nn.Module]:
         nn.LeakyReLU(0.2),
         nn.Dropout(0.2, rng=rng),
         nn.MinibatchStdDev(),  # how much the images of the batch differ, as one more feature
-        nn.Linear(257, d_outputs(options), rng=rng),
+        nn.Linear(257, 1, rng=rng),
     )
+    if command.looks_at_slopes(options):  # then each image has to be judged by itself
+        d = nn.Sequential(*d[:-2], nn.Linear(256, 1, rng=rng))
     return g, d
 
 
@@ -68,19 +71,15 @@ def other_networks(options: argparse.Namespace, rng: np.random.Generator) -> tup
     """G and D of the other recipes: Linear layers with one activation between them."""
     hidden = [256, 512, 1024] if options.recipe == "wide" else [256, 256]
     activation = nn.ReLU() if options.recipe == "tutorial" else nn.LeakyReLU(0.2)
+    outputs = 784 if options.loss == "began" else 1  # BEGAN's D is an autoencoder: it draws what it sees
 
     def stack(*sizes: int) -> list[nn.Module]:
         pairs = ((nn.Linear(n_in, n_out, rng=rng), activation) for n_in, n_out in pairwise(sizes))
         return [layer for pair in pairs for layer in pair][:-1]  # no activation at the end
 
-    g = nn.Sequential(*stack(100, *hidden, 784), nn.Tanh())
-    d = nn.Sequential(*stack(784, *hidden[::-1], d_outputs(options)))
+    g = nn.Sequential(*stack(RECIPES[options.recipe]["noise"], *hidden, 784), nn.Tanh())
+    d = nn.Sequential(*stack(784, *hidden[::-1], outputs))
     return g, d
-
-
-def d_outputs(options: argparse.Namespace) -> int:
-    """One logit; but BEGAN's D is an autoencoder, and draws what it has seen."""
-    return 784 if options.loss == "began" else 1
 
 
 def main(options: argparse.Namespace) -> None:

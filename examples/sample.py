@@ -14,13 +14,13 @@ import numpy as np
 
 from minigan import Tensor, no_grad, viz
 from minigan.data import load, scaled
-from minigan.gan import RunError, command, load_generator, read_config
+from minigan.gan import Noise, RunError, command, load_generator, read_config
 from minigan.streams import stream
 
 parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
 parser.add_argument("run", type=Path, help="the folder of a run of one of the examples")
-parser.add_argument("--count", type=int, default=100, help="images in the grid (100)")
-parser.add_argument("--seed", type=int, default=0, help="another seed, other images (0)")
+parser.add_argument("--count", type=command.positive, default=100, help="images in the grid (100)")
+parser.add_argument("--seed", type=command.natural, default=0, help="another seed, other images (0)")
 parser.add_argument("--data-dir", type=Path, help="folder with the files of MNIST, if they have moved")
 
 
@@ -43,6 +43,8 @@ def main(options: argparse.Namespace) -> None:
     if not (Path(__file__).parent / f"{config['options'].get('program')}.py").is_file():
         raise RunError(f"{options.run}: is no run of one of these examples")
     begun = argparse.Namespace(**config["options"])
+    if "dataset" not in begun:
+        raise RunError(f"{options.run}: is no run with images; look at the pictures in {options.run}/samples")
     example = importlib.import_module(begun.program)
     g = load_generator(options.run, example.networks(begun)[0])
 
@@ -50,11 +52,9 @@ def main(options: argparse.Namespace) -> None:
         with no_grad():
             return g(Tensor(z, dtype="float32")).numpy().reshape(len(z), -1)
 
-    rng = stream(options.seed, "sample")
-    size = config["settings"]["noise"]
-    z = rng.standard_normal((options.count, size))
-    if config["settings"]["noise_kind"] == "uniform":
-        z = rng.uniform(-1, 1, (options.count, size))
+    settings, rng = config["settings"], stream(options.seed, "sample")
+    size = settings["noise"]
+    z = Noise(size, options.count, options.seed, settings["noise_kind"], purpose="sample").at(0).numpy()
     grid = draw(z)
     walks = np.concatenate([interpolated(a, b, 12) for a, b in rng.standard_normal((8, 2, size))])
     images = load(begun.dataset, options.data_dir or begun.data_dir, say=lambda line: None).images

@@ -26,12 +26,12 @@ EDGE, PLACES = 2.0, 80  # the pictures show [-2, 2]², with D computed at 80 × 
 
 parser = command.arguments(__doc__, "toy_2d", epochs=40, images=False)
 parser.add_argument("--data", choices=DATA, default="ring", help="what the points are drawn from")
-parser.set_defaults(penalty="r1", penalty_weight=0.1)
+parser.set_defaults(penalty="r1")
 
 
 def networks(options: argparse.Namespace) -> tuple[nn.Module, nn.Module]:
     """G and D: noise (N, 2) → points (N, 2) → logits (N, 1)."""
-    rng = np.random.default_rng(options.seed)
+    rng = stream(options.seed, "weights")
 
     def stack(n_out: int) -> nn.Sequential:
         return nn.Sequential(
@@ -62,15 +62,15 @@ def painter(game: Game, real: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     places = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)  # from below left, row by row
 
     def picture(fake: np.ndarray) -> np.ndarray:
-        if game.d is None:
-            values = np.full((PLACES, PLACES), 0.5)
-        else:
+        values, directions = np.full((PLACES, PLACES), 0.5), np.zeros_like(fake)
+        few = fake[:: len(fake) // 100]
+        if game.d is not None:
+            game.d.eval()  # looking must change nothing
             with no_grad():
                 logits = game.loss.judge(game.d, Tensor(places, backend=game.g.parameters()[0].backend))
-                values = mg.sigmoid(logits).numpy().reshape(PLACES, PLACES)
-        few = fake[:: len(fake) // 100]
-        directions = np.zeros_like(fake)
-        directions[:: len(fake) // 100] = arrows(game, few, real[: len(few)])
+            values = mg.sigmoid(logits).numpy().reshape(PLACES, PLACES)
+            directions[:: len(fake) // 100] = arrows(game, few, real[: len(few)])
+            game.d.train()
         return viz.landscape(real, fake, values, (-EDGE, EDGE, -EDGE, EDGE), directions)
 
     return picture
@@ -78,6 +78,8 @@ def painter(game: Game, real: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
 
 def main(options: argparse.Namespace) -> None:
     """Draw the points, make the game, train."""
+    if options.penalty_weight is None and command.looks_at_slopes(options):
+        options.penalty_weight = 0.1  # points this close together need a steep D
     points = DATA[options.data]().sample(25_600, stream(options.seed, "points"))
     game = command.game(options, *networks(options), lr=1e-3, betas=(0.5, 0.99))
     picture = painter(game, points[:1000])

@@ -91,9 +91,30 @@ def test_losses_by_name(loss, mnist_folder, tmp_path):
 
 @pytest.mark.parametrize("penalty", ["gp", "r1-r2", "clip", "spectral", "consensus"])
 def test_penalties_by_name(penalty, mnist_folder, tmp_path):
-    arguments = ["--data-dir", mnist_folder, "--epochs", 1, "--penalty", penalty, "--recipe", "plain"]
+    arguments = ["--data-dir", mnist_folder, "--epochs", 1, "--penalty", penalty]
     done = run("mnist_mlp_gan.py", *arguments, folder=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("penalty", ["none", "gp", "clip", "spectral", "dragan"])
+def test_penalties_in_the_plane(penalty, tmp_path):
+    done = run("toy_2d.py", "--penalty", penalty, "--epochs", 1, "--d-steps", 5, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["mnist_mlp_gan.py", "--loss", "gmmn", "--penalty", "r1"], "gmmn has no discriminator"),
+        (["mnist_mlp_gan.py", "--penalty", "clip", "--penalty-weight", "2"], "'clip' has no option weight"),
+        (["mnist_dcgan.py", "--loss", "began"], "a D that draws images"),
+    ],
+)
+def test_what_does_not_go_together_is_said_in_one_line(arguments, message, mnist_folder, tmp_path):
+    done = run(*arguments, "--data-dir", mnist_folder, folder=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize(

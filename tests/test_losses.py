@@ -14,7 +14,6 @@ from minigan import Tensor, grad, gradcheck, nn
 from minigan.gan.began import BEGAN
 from minigan.gan.divergences import KL, FDivergence, JensenShannon, Pearson, ReverseKL, SquaredHellinger
 from minigan.gan.gmmn import GMMN, mmd2
-from minigan.gan.loss import Loss, objective
 from minigan.gan.losses import (
     Hinge,
     LeastSquares,
@@ -24,8 +23,9 @@ from minigan.gan.losses import (
     RelativisticPairing,
     Wasserstein,
 )
+from minigan.gan.matching import FeatureMatching, cycle_consistency, feature_matching
 from minigan.gan.names import LOSSES, loss
-from minigan.gan.terms import FeatureMatching, cycle_consistency, feature_matching
+from minigan.gan.objective import Loss, objective
 from minigan.tape import history
 
 LOG2 = math.log(2)
@@ -523,6 +523,31 @@ def test_equilibrium(name):
     zeros = Tensor(np.zeros((6, 1)))
     close(loss(name).discriminator(zeros, zeros), 2 * LOG2)
     close(loss(name).belief(zeros), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("game", "expected"),
+    [
+        (Minimax(), (2 * LOG2, -LOG2)),
+        (NonSaturating(), (2 * LOG2, LOG2)),
+        (NonSaturating(real_target=0.9), (1.37627, 0.79851)),  # D* = 0.45
+        (LeastSquares(), (0.25, 0.125)),
+        (RelativisticPairing(), (LOG2, LOG2)),
+        (RelativisticAverage(), (2 * LOG2, 2 * LOG2)),
+        (JensenShannon(), (0.0, 0.0)),
+    ],
+    ids=repr,
+)
+def test_where_training_would_end(game, expected):
+    """At the same logits everywhere, no step of all logits together makes L_D smaller."""
+    close(game.equilibrium, expected, atol=1e-5)
+    at = lambda v: float(game.discriminator(*2 * [Tensor([game.undecided + v])]))
+    assert min(at(-0.01), at(0.01)) >= at(0)
+
+
+@pytest.mark.parametrize("game", [Hinge(), Wasserstein(), BEGAN()], ids=repr)
+def test_no_single_end(game):
+    assert game.equilibrium is None
 
 
 @pytest.mark.parametrize("game", [Hinge(), LeastSquares(), Wasserstein()], ids=repr)

@@ -59,11 +59,11 @@ def conv(seed=0, normaliser=None):
 NETWORKS = {"mlp": (mlp, (6,)), "conv": (conv, (2, 4, 4))}
 BATCH_NORMS = {"mlp": lambda: nn.BatchNorm1d(5), "conv": lambda: nn.BatchNorm2d(3)}
 
-# All of one form: critic, real, fake, fresh generator, allow_batch_norm
+# All of one form: critic, real, fake, fresh generator, allow_mixing
 PENALTY_FUNCTIONS = {
-    "gp": lambda d, x, f, rng, allow: gradient_penalty(d, x, f, rng, 3.0, allow_batch_norm=allow),
+    "gp": lambda d, x, f, rng, allow: gradient_penalty(d, x, f, rng, 3.0, allow_mixing=allow),
     "gp-one-sided": lambda d, x, f, rng, allow: gradient_penalty(d, x, f, rng, 3.0, True, 0.15, allow),
-    "dragan": lambda d, x, f, rng, allow: dragan_penalty(d, x, rng, 3.0, allow_batch_norm=allow),
+    "dragan": lambda d, x, f, rng, allow: dragan_penalty(d, x, rng, 3.0, allow_mixing=allow),
     "r1": lambda d, x, f, rng, allow: zero_centred_penalty(d, x, 3.0, allow),
     "r2": lambda d, x, f, rng, allow: zero_centred_penalty(d, f, 3.0, allow),
 }
@@ -308,7 +308,7 @@ def test_layers_that_mix_images_are_refused(name, layer):
     inner = nn.Sequential(nn.Linear(6, 5, rng=0), MIXING[layer]())
     d = nn.Sequential(inner, nn.Lambda(lambda x: x.sum(axis=1))).to(dtype="float64")
     x = Tensor(values(1, 4, 6))
-    with pytest.raises(ValueError, match=rf"layer '0\.1', {layer}.*allow_batch_norm=True"):
+    with pytest.raises(ValueError, match=rf"layer '0\.1', {layer}.*allow_mixing=True"):
         PENALTY_FUNCTIONS[name](d, x, x, np.random.default_rng(0), False)
     assert np.isfinite(float(PENALTY_FUNCTIONS[name](d, x, x, np.random.default_rng(0), True)))
 
@@ -319,7 +319,7 @@ def test_terms_refuse_them_too(term):
     x, rng = Tensor(values(1, 4, 6)), np.random.default_rng(0)
     with pytest.raises(ValueError, match=rf"{term.__name__}: D's layer '1', BatchNorm1d"):
         discriminator_loss(a_game(d, [term()]), x, x, rng)
-    discriminator_loss(a_game(d, [term(allow_batch_norm=True)]), x, x, rng)
+    discriminator_loss(a_game(d, [term(allow_mixing=True)]), x, x, rng)
 
 
 def test_batch_norm_in_evaluation_mixes_nothing():
@@ -707,7 +707,7 @@ def test_the_name_spectral_changes_d():
 def test_unknown_names_and_options():
     with pytest.raises(ValueError, match="there is no 'wgan'; choose one of: none, gp"):
         penalty("wgan")
-    with pytest.raises(ValueError, match=r"'r1' has no option gamma; it has weight, allow_batch_norm"):
+    with pytest.raises(ValueError, match=r"'r1' has no option gamma; it has weight, allow_mixing"):
         penalty("r1", gamma=1.0)
     with pytest.raises(ValueError, match=r"'none' has no option weight; it has none"):
         penalty("none", weight=1.0)

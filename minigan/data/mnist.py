@@ -76,7 +76,7 @@ def mnist(
     user's cache. Else it is downloaded into the cache, from `mirrors` or those known for this set.
 
     In a folder of yours, the four files may hold any number of images, packed or not. If one of them is
-    missing or damaged, or a folder is not there, that is a DataError.
+    missing or damaged, or a folder is not there, that is a DataError; also if all are missing in `folder`.
     """
     if name not in SUMS:
         raise ValueError(f"mnist: there is no set {name!r}; choose one of: {', '.join(SUMS)}")
@@ -85,6 +85,8 @@ def mnist(
         if files:
             _refuse_another(files[-1], name)
             return _images(files)
+        if given and given is folder:
+            raise DataError(f"{folder}: has none of {name}'s four files, such as {FILES[0]}.gz")
     try:
         cache = user_cache() / name
     except OSError as error:

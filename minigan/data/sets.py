@@ -33,6 +33,6 @@ def load(
         return mnist(folder, dataset)
     try:
         return mnist(folder)
-    except NotFound as error:
-        say(f"MNIST cannot be had, so digits are drawn from fonts instead. ({error})")
+    except NotFound:
+        say("MNIST is not here and cannot be fetched: digits are drawn from fonts (--dataset mnist says why)")
         return rendered_digits(say=say)

@@ -11,6 +11,7 @@ from .folder import read_config as read_config
 from .gmmn import *  # noqa: F403
 from .limits import *  # noqa: F403
 from .losses import *  # noqa: F403
+from .matching import *  # noqa: F403
 from .names import LOSSES as LOSSES
 from .names import PENALTIES as PENALTIES
 from .names import loss as loss
@@ -20,7 +21,6 @@ from .penalties import *  # noqa: F403
 from .progress import Interrupted as Interrupted
 from .steps import *  # noqa: F403
 from .term import Term as Term
-from .terms import *  # noqa: F403
 from .trainer import Trainer as Trainer
 from .trainer import load_generator as load_generator
 from .unrolled import Unrolled as Unrolled

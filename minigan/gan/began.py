@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..tensor import Tensor
-from .loss import Loss, objective
+from .objective import Loss, objective
 
 __all__ = ["BEGAN"]
 

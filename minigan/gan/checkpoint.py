@@ -52,7 +52,9 @@ def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
 def read_checkpoint(folder: Path) -> dict[str, np.ndarray]:
     """What write_checkpoint wrote last."""
     path = folder / NAME
-    hint = f"; the one before it is {PREVIOUS}" if (folder / PREVIOUS).is_file() else ""
+    hint = ""
+    if (folder / PREVIOUS).is_file():
+        hint = f"; the one before it is {PREVIOUS}: rename it to go on from there"
     if not path.is_file():
         raise RunError(f"{path}: there is no such file, so there is nothing to go on from{hint}")
     try:
@@ -73,6 +75,7 @@ def read_checkpoint(folder: Path) -> dict[str, np.ndarray]:
 
 def tidy(folder: Path) -> None:
     """Remove what a run that was killed while it wrote has left behind."""
-    for pattern in (f".*.{NAME}.*", f"new.{NAME}", f"spare.{NAME}", ".*.png.*", ".*.gif.*", ".*.json.*"):
+    unfinished = [f".*.{kind}.????????" for kind in ("npz", "png", "gif", "json", "jsonl")]  # see files.py
+    for pattern in (f"new.{NAME}", f"spare.{NAME}", *unfinished):
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)

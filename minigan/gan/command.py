@@ -12,6 +12,7 @@ stopped by Ctrl-C, 143 by SIGTERM, both after saving.
 from __future__ import annotations
 
 import argparse
+import math
 import shlex
 import signal
 import sys
@@ -25,14 +26,16 @@ from ..backend import get as get_backend
 from ..data import DataError
 from ..finite import NonFiniteError
 from ..optim import Adam
+from ..streams import stream
 from .checkpoint import RunError
 from .folder import free_folder, read_config
 from .names import LOSSES, PENALTIES, loss, penalty
+from .penalties import SlopeTerm
 from .progress import Interrupted
 from .steps import Game
 from .trainer import Trainer
 
-__all__ = ["arguments", "game", "parse", "run", "trainer", "voice"]
+__all__ = ["arguments", "game", "looks_at_slopes", "natural", "parse", "positive", "run", "trainer", "voice"]
 
 # What may be said together with --resume; everything else is as the run began.
 FREE = ("epochs", "quiet", "tensorboard", "data_dir", "save_every")
@@ -49,7 +52,7 @@ def arguments(doc: str | None, name: str, epochs: int, images: bool = True) -> a
     add("--epochs", type=positive, default=epochs, help=f"times through the data ({epochs})")
     add("--loss", choices=LOSSES, default="non-saturating", metavar="NAME", help=f"{', '.join(LOSSES)}")
     add("--penalty", choices=PENALTIES, default="none", metavar="NAME", help=f"{', '.join(PENALTIES)}")
-    add("--penalty-weight", type=float, metavar="W", help="how much the penalty counts (each has its own)")
+    add("--penalty-weight", type=amount, metavar="W", help="how much the penalty counts (each has its own)")
     add("--seed", type=natural, default=0, help="another seed, other results (0)")
     add("--backend", choices=["numpy", "cupy"], default="numpy", help="cupy: on a GPU")
     if images:
@@ -62,7 +65,8 @@ def arguments(doc: str | None, name: str, epochs: int, images: bool = True) -> a
         add("--data-dir", type=Path, help="folder with the files of MNIST (or $MINIGAN_DATA)")
     add("--out", type=Path, help=f"folder of the run (runs/{name}-1, -2 ...)")
     add("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
-    add("--save-every", type=float, default=30.0, metavar="SECONDS", help="between checkpoints (30)")
+    add("--d-steps", type=positive, default=1, metavar="N", help="steps of D for each of G (1)")
+    add("--save-every", type=amount, default=30.0, metavar="SECONDS", help="between checkpoints (30)")
     add("--tensorboard", action="store_true", help="write events for TensorBoard, too (needs tensorboardX)")
     add("--quiet", action="store_true", help="print nothing")
     return parser
@@ -130,6 +134,11 @@ def run(
         sys.exit(2)
 
 
+def looks_at_slopes(options: argparse.Namespace) -> bool:
+    """Whether --penalty asks for D's slope at each image. Then D must not have layers that mix images."""
+    return any(isinstance(term, SlopeTerm) for term in penalty(options.penalty, nn.Sequential(), rng=0))
+
+
 def voice(options: argparse.Namespace) -> Callable[[str], None]:
     """Where to say things: print, or nowhere with --quiet."""
     return (lambda line: None) if options.quiet else print
@@ -142,9 +151,13 @@ def game(
     g.to(options.backend)
     d.to(options.backend)
     chosen = loss(options.loss)
+    if not chosen.has_discriminator and options.penalty != "none":
+        raise RunError(f"--loss {options.loss} has no discriminator, so there is nothing for --penalty")
+    if options.loss == "wasserstein" and options.penalty == "none":
+        voice(options)("wasserstein wants --penalty gp, clip or spectral; without, D's loss falls for ever")
     weight = {} if options.penalty_weight is None else {"weight": options.penalty_weight}
     try:
-        terms = penalty(options.penalty, d, options.seed, **weight)
+        terms = penalty(options.penalty, d, stream(options.seed, "spectral"), **weight)
         adam_g, adam_d = (Adam(network.parameters(), lr, betas) for network in (g, d))
         if chosen.has_discriminator:
             return Game(g, d, chosen, adam_g, adam_d, terms)
@@ -162,12 +175,21 @@ def trainer(options: argparse.Namespace, game: Game, data: Any, **settings: Any)
         folder=options.out,
         resume=options.resume is not None,
         save_every=options.save_every,
+        d_steps=options.d_steps,
         simultaneous=options.penalty == "consensus",
         tensorboard=options.tensorboard,
         quiet=options.quiet,
         options={key: value for key, value in vars(options).items() if key != "resume"},
         **settings,
     )
+
+
+def amount(text: str) -> float:
+    """A finite number, 0 or more."""
+    number = float(text)
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{number} must be 0 or more, and finite")
+    return number
 
 
 def natural(text: str) -> int:

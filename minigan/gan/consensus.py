@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..ops.elementwise import square
 from ..tensor import Tensor, grad
-from .term import Term
+from .term import Term, check_weight
 
 if TYPE_CHECKING:
     from .steps import Game
@@ -25,6 +25,9 @@ class Consensus(Term):
     """
 
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_weight(self)
 
     def both(self, game: Game, loss_d: Tensor, loss_g: Tensor) -> Tensor:
         assert game.d_optimizer is not None

@@ -30,7 +30,7 @@ from typing import ClassVar, NamedTuple
 from ..backend import Array
 from ..ops.elementwise import exp, expm1, sigmoid, softplus
 from ..tensor import Tensor
-from .loss import Curve, Loss, objective
+from .objective import Curve, Loss, objective
 
 __all__ = ["KL", "FDivergence", "JensenShannon", "Pearson", "ReverseKL", "SquaredHellinger"]
 
@@ -105,7 +105,9 @@ class Pearson(FDivergence):
 
         f(u) = (u - 1)²        f*(t) = t²/4 + t        g(v) = v        f*(g(v)) = v²/4 + v
 
-    The best v is 2 (p/q - 1).
+    The best v is 2 (p/q - 1), never below -2. If D says less of a fake all the same, f*(g(v)) falls there as
+    v rises, and G, whose L_G is minus that, is told to make the fake look worse still. With
+    non_saturating=True it is not: L_G = -mean v.
     """
 
     name: ClassVar[str] = "pearson"
@@ -140,6 +142,11 @@ class JensenShannon(FDivergence):
     name: ClassVar[str] = "jensen-shannon"
     activation = Pair(lambda v: LOG2 - softplus(-v), lambda v: sigmoid(-v))
     conjugate = Pair(lambda v: softplus(v) - LOG2, sigmoid)
+
+    @property
+    def undecided(self) -> float:
+        """log 1"""
+        return 0.0
 
     def belief(self, logits: Tensor) -> Array:
         """mean σ(v): the probability that D gives these images of being real."""

@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 from ..ops.elementwise import exp, sqrt, where
 from ..ops.operands import tensors
 from ..tensor import Tensor, no_grad, record
-from .loss import Loss
+from .objective import Loss
 
 __all__ = ["GMMN", "mmd2"]
 

@@ -17,7 +17,7 @@ from .. import nn
 from ..backend import xp_of
 from ..ops.elementwise import square
 from ..tensor import Tensor
-from .term import Term
+from .term import Term, check_weight
 
 if TYPE_CHECKING:
     from .steps import Game
@@ -54,6 +54,9 @@ class L2(Term):
     """
 
     weight: float = 1e-4
+
+    def __post_init__(self) -> None:
+        check_weight(self)
 
     def discriminator(self, game: Game, real: Tensor, fake: Tensor, rng: Any) -> Tensor | None:
         assert game.d is not None

@@ -8,7 +8,7 @@ logit, and that function's slope:
 
     (real_logits, lambda r: softplus(-r), lambda r: -sigmoid(-r))
 
-`objective` (loss.py) makes one op of such a table.
+`objective` (objective.py) makes one op of such a table.
 
 No loss computes a probability first and its logarithm then. -log(σ(l) + 1e-8) looks harmless, but at l = -25
 its slope is -0.0014, and it should be -1. The same quantity is softplus(-l), which is exact for every l.
@@ -23,7 +23,7 @@ from typing import ClassVar
 from ..backend import Array
 from ..ops.elementwise import relu, sigmoid, softplus
 from ..tensor import Tensor
-from .loss import Loss, objective, step
+from .objective import Loss, objective, positive
 
 __all__ = [
     "Hinge",
@@ -47,14 +47,13 @@ class Minimax(Loss):
         L_G = -mean softplus(f)                           that is mean log(1 - σ(f))
 
     G's slope -σ(f) vanishes where D is sure of a fake (f → -∞), which is how G begins: it saturates.
-    If D cannot tell real from fake, all logits are 0, and L_D = 2 log 2 = 1.386.
+    If fakes are like real images, the best D gives all of them the logit 0, and L_D = 2 log 2 = 1.386.
 
     real_target: one-sided label smoothing (Salimans et al. 2016). With t = 0.9, D is to say 0.9 for real
     images: t softplus(-r) + (1-t) softplus(r). Two-sided smoothing, fake_target > 0, is refused.
     """
 
     name: ClassVar[str] = "minimax"
-    equilibrium: ClassVar[tuple[float, float] | None] = (2 * log(2), -log(2))
     real_target: float = 1.0
     fake_target: InitVar[float] = 0.0
 
@@ -72,6 +71,11 @@ class Minimax(Loss):
                 f"{type(self).__name__}: real_target={self.real_target} is what D shall say of real images, "
                 "a probability above 0 and at most 1; 0.9 is customary, 1 is no smoothing"
             )
+
+    @property
+    def undecided(self) -> float:
+        """σ(l) = t / 2"""
+        return log(self.real_target / (2 - self.real_target))
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """L_D = mean [softplus(-r) + (1-t) r] + mean softplus(f)
@@ -106,7 +110,6 @@ class NonSaturating(Minimax):
     """
 
     name: ClassVar[str] = "non-saturating"
-    equilibrium: ClassVar[tuple[float, float] | None] = (2 * log(2), log(2))
 
     def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
         """L_G = mean softplus(-f)        dL/df = -σ(-f) / n"""
@@ -127,6 +130,11 @@ class LeastSquares(Loss):
     a: float = 0.0
     b: float = 1.0
     c: float = 1.0
+
+    @property
+    def undecided(self) -> float:
+        """Halfway between the targets."""
+        return (self.a + self.b) / 2
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """L_D = ½ mean (r - b)² + ½ mean (f - a)²        dL/dr = (r - b) / n        dL/df = (f - a) / n"""
@@ -156,8 +164,8 @@ class Hinge(Loss):
         """
         return objective(
             "hinge_d",
-            (real_logits, lambda r: relu(1 - r), lambda r: -step(1 - r)),
-            (fake_logits, lambda f: relu(1 + f), lambda f: step(1 + f)),
+            (real_logits, lambda r: relu(1 - r), lambda r: -positive(1 - r)),
+            (fake_logits, lambda f: relu(1 + f), lambda f: positive(1 + f)),
         )
 
     def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
@@ -201,6 +209,11 @@ class RelativisticPairing(Loss):
     name: ClassVar[str] = "rpgan"
     needs_real: ClassVar[bool] = True
 
+    @property
+    def undecided(self) -> float:
+        """Any number would do: only differences count."""
+        return 0.0
+
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """L_D = mean softplus(-e), e = r - f        dL/dr = -σ(-e) / n        dL/df = σ(-e) / n"""
         ahead = self._difference(real_logits, fake_logits)
@@ -235,6 +248,11 @@ class RelativisticAverage(Loss):
 
     name: ClassVar[str] = "ragan"
     needs_real: ClassVar[bool] = True
+
+    @property
+    def undecided(self) -> float:
+        """Any number would do: only differences count."""
+        return 0.0
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """L_D = mean softplus(-a) + mean softplus(b)        dL/da = -σ(-a) / n        dL/db = σ(b) / n"""

@@ -13,7 +13,6 @@ from .consensus import Consensus
 from .divergences import KL, JensenShannon, Pearson, ReverseKL, SquaredHellinger
 from .gmmn import GMMN
 from .limits import L2, WeightClipping, spectral
-from .loss import Loss
 from .losses import (
     Hinge,
     LeastSquares,
@@ -23,6 +22,7 @@ from .losses import (
     RelativisticPairing,
     Wasserstein,
 )
+from .objective import Loss
 from .penalties import DRAGAN, R1, R2, GradientPenalty
 from .term import Term
 
@@ -85,7 +85,7 @@ def penalty(name: str, d: Module | None = None, rng: Any = None, **options: Any)
     seed. "consensus" needs simultaneous steps.
 
     >>> penalty("r1-r2", weight=1.0)
-    [R1(weight=1.0, allow_batch_norm=False), R2(weight=1.0, allow_batch_norm=False)]
+    [R1(weight=1.0, allow_mixing=False), R2(weight=1.0, allow_mixing=False)]
     """
     if name not in PENALTIES:
         raise ValueError(f"penalty: there is no {name!r}; choose one of: {', '.join(PENALTIES)}")

@@ -25,8 +25,8 @@ from ..ops.elementwise import relu, square
 from ..ops.reduce import norm
 from ..tensor import Tensor, grad, record
 from .discriminators import last_layer
-from .loss import Loss
-from .term import Term
+from .objective import Loss
+from .term import Term, check_weight
 
 if TYPE_CHECKING:
     from .steps import Game
@@ -77,7 +77,7 @@ def input_gradients(critic: Critic, images: Tensor) -> Tensor:
 
 def gradient_penalty(
     critic: Critic, real: Tensor, fake: Tensor, rng: Any, weight: float = 10.0, one_sided: bool = False,
-    target: float = 1.0, allow_batch_norm: bool = False,
+    target: float = 1.0, allow_mixing: bool = False,
 ) -> Tensor:  # fmt: skip
     """weight · mean (‖∇D(x̂)‖ - target)², x̂ = ε x + (1 - ε) G(z) (Gulrajani et al. 2017)
 
@@ -90,13 +90,13 @@ def gradient_penalty(
     >>> float(gradient_penalty(lambda x: x @ w, x, fake, np.random.default_rng(0)))  # 10 · (5 - 1)²
     160.0
     """
-    check_critic("gradient_penalty", critic, allow_batch_norm)
+    check_critic("gradient_penalty", critic, allow_mixing)
     return _pull(critic, between(real, fake, rng), weight, target, one_sided)
 
 
 def dragan_penalty(
     critic: Critic, real: Tensor, rng: Any, weight: float = 10.0, c: float = 0.5, target: float = 1.0,
-    allow_batch_norm: bool = False,
+    allow_mixing: bool = False,
 ) -> Tensor:  # fmt: skip
     """weight · mean (‖∇D(x̂)‖ - target)², x̂ = x + α c s u (Kodali et al. 2017)
 
@@ -104,15 +104,13 @@ def dragan_penalty(
     number; u is drawn from U(0, 1) for each entry, and α from U(0, 1) for each image. (In the text of the
     paper the noise is normal.) Shapes: real images x (N, ...).
     """
-    check_critic("dragan_penalty", critic, allow_batch_norm)
+    check_critic("dragan_penalty", critic, allow_mixing)
     return _pull(critic, around(real, c, rng), weight, target)
 
 
-def zero_centred_penalty(
-    critic: Critic, images: Tensor, weight: float, allow_batch_norm: bool = False
-) -> Tensor:
+def zero_centred_penalty(critic: Critic, images: Tensor, weight: float, allow_mixing: bool = False) -> Tensor:
     """weight/2 · mean ‖∇D(x)‖²: R1 for real images, R2 for fakes. Shapes: images x (N, ...)"""
-    check_critic("zero_centred_penalty", critic, allow_batch_norm)
+    check_critic("zero_centred_penalty", critic, allow_mixing)
     return weight / 2 * square(input_gradients(critic, images)).sum(axis=1).mean()
 
 
@@ -155,16 +153,16 @@ def _uniform(shape: tuple[int, ...], rng: Any, like: Tensor) -> Tensor:
 # ------------------------------------------------------------------------------ where D has no slope
 
 
-def check_critic(who: str, d: Any, allow_batch_norm: bool, gives_logits: bool = True) -> None:
+def check_critic(who: str, d: Any, allow_mixing: bool, gives_logits: bool = True) -> None:
     """Refuse a D whose slope would not mean what it should. A plain function cannot be looked into."""
     if not isinstance(d, nn.Module):
         return
     for name, layer in d.named_modules():
-        if mixes_images(layer) and not allow_batch_norm:
+        if mixes_images(layer) and not allow_mixing:
             raise ValueError(
                 f"{who}: D's layer {name!r}, {layer!r}, mixes the images of a batch. Each logit then depends "
                 "on all of them, and has no slope at one image. Use LayerNorm, GroupNorm or no normalisation "
-                "in D, or say allow_batch_norm=True"
+                "in D, or say allow_mixing=True"
             )
     last = last_layer(d)
     if gives_logits and isinstance(last, (nn.Sigmoid, nn.Softmax)):
@@ -184,27 +182,31 @@ def mixes_images(layer: nn.Module) -> bool:
 # --------------------------------------------------------------------------------------- as terms
 
 
-class _SlopeTerm(Term):
+class SlopeTerm(Term):
     """A term that asks for D's slope. A loss may judge by something else than D's output: BEGAN does."""
 
-    allow_batch_norm: bool
+    weight: float
+    allow_mixing: bool
+
+    def __post_init__(self) -> None:
+        check_weight(self)
 
     def check(self, game: Game) -> None:
         plain = type(game.loss).judge is Loss.judge
-        check_critic(type(self).__name__, game.d, self.allow_batch_norm, gives_logits=plain)
+        check_critic(type(self).__name__, game.d, self.allow_mixing, gives_logits=plain)
 
     def critic(self, game: Game) -> Critic:
         return partial(game.loss.judge, game.d)
 
 
 @dataclass
-class GradientPenalty(_SlopeTerm):
+class GradientPenalty(SlopeTerm):
     """L_D gets + weight · mean (‖∇D(x̂)‖ - target)², x̂ between real images and fakes: see gradient_penalty"""
 
     weight: float = 10.0
     one_sided: bool = False
     target: float = 1.0
-    allow_batch_norm: bool = False
+    allow_mixing: bool = False
 
     def discriminator(self, game: Game, real: Tensor, fake: Tensor, rng: Any) -> Tensor:
         x = between(real, fake, rng)
@@ -212,35 +214,35 @@ class GradientPenalty(_SlopeTerm):
 
 
 @dataclass
-class DRAGAN(_SlopeTerm):
+class DRAGAN(SlopeTerm):
     """L_D gets + weight · mean (‖∇D(x̂)‖ - target)², x̂ around real images: see dragan_penalty"""
 
     weight: float = 10.0
     c: float = 0.5
     target: float = 1.0
-    allow_batch_norm: bool = False
+    allow_mixing: bool = False
 
     def discriminator(self, game: Game, real: Tensor, fake: Tensor, rng: Any) -> Tensor:
         return _pull(self.critic(game), around(real, self.c, rng), self.weight, self.target)
 
 
 @dataclass
-class R1(_SlopeTerm):
+class R1(SlopeTerm):
     """L_D gets + weight/2 · mean ‖∇D(x)‖² at real images x (Mescheder et al. 2018). weight is their γ."""
 
     weight: float = 10.0
-    allow_batch_norm: bool = False
+    allow_mixing: bool = False
 
     def discriminator(self, game: Game, real: Tensor, fake: Tensor, rng: Any) -> Tensor:
         return zero_centred_penalty(self.critic(game), real, self.weight)
 
 
 @dataclass
-class R2(_SlopeTerm):
+class R2(SlopeTerm):
     """L_D gets + weight/2 · mean ‖∇D(G(z))‖²: R1 at fakes."""
 
     weight: float = 10.0
-    allow_batch_norm: bool = False
+    allow_mixing: bool = False
 
     def discriminator(self, game: Game, real: Tensor, fake: Tensor, rng: Any) -> Tensor:
         return zero_centred_penalty(self.critic(game), fake, self.weight)

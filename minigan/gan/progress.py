@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import threading
@@ -41,19 +42,14 @@ class Progress:
     def step(self, report: Report) -> None:
         """A step is done."""
         if self._bar is not None and self._bar.update(1):
-            self._bar.set_description_str(
-                f"L_D {report.loss_d:.3f} L_G {report.loss_g:.3f} D(x) {report.d_real:.2f} "
-                f"D(G(z)) {report.d_fake_before:.2f}→{report.d_fake_after:.2f}",
-                refresh=False,
-            )
+            self._bar.set_description_str(_numbers(vars(report)), refresh=False)
 
     def epoch(self, record: Mapping[str, Any], seconds_a_step: float) -> None:
         """An epoch is done; `record` is its line in metrics.jsonl."""
         left = (self._total - record["step"]) * seconds_a_step
         self.say(
-            f"epoch {record['epoch']:3d}  step {record['step']:6d}  L_D {record['loss_d']:.3f}  "
-            f"L_G {record['loss_g']:.3f}  D(x) {record['d_real']:.2f}  D(G(z)) {record['d_fake_before']:.2f}"
-            f"→{record['d_fake_after']:.2f}  {1000 * seconds_a_step:.2f} ms/step  {_clock(left)} left"
+            f"epoch {record['epoch']:3d}  step {record['step']:6d}  {_numbers(record)}  "
+            f"{1000 * seconds_a_step:.2f} ms/step  {_clock(left)} left"
         )
 
     def say(self, text: str) -> None:
@@ -67,6 +63,16 @@ class Progress:
         """Leave the terminal as it should be."""
         if self._bar is not None:
             self._bar.close()
+
+
+def _numbers(found: Mapping[str, Any]) -> str:
+    """The losses and what D thinks. Without a D (GMMN) there is only G's loss."""
+    if math.isnan(found["loss_d"]):
+        return f"L_G {found['loss_g']:.3f}"
+    return (
+        f"L_D {found['loss_d']:.3f}  L_G {found['loss_g']:.3f}  D(x) {found['d_real']:.2f}  "
+        f"D(G(z)) {found['d_fake_before']:.2f}→{found['d_fake_after']:.2f}"
+    )
 
 
 def _clock(seconds: float) -> str:

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from math import nan
 from typing import TYPE_CHECKING, Any
 
 from .. import nn
@@ -55,8 +56,8 @@ class Game:
     terms: what is added to the losses, or done to D's weights after its step. unrolled: G plays against D as
     it will be some steps ahead. reuse_fakes: G's step takes the fakes of D's last step; otherwise it makes
     its own from new noise. separate: real and fake images go through D one batch after the other; None:
-    only where D has layers that mix the images of a batch, as BatchNorm does. Where the loss needs no
-    discriminator (GMMN), d and d_optimizer are None.
+    only where D has layers that mix the images of a batch, as BatchNorm does. (What comes of it is in the
+    attribute `apart`.) Where the loss needs no discriminator (GMMN), d and d_optimizer are None.
     """
 
     g: nn.Module
@@ -84,9 +85,13 @@ class Game:
         if isinstance(last, nn.Sigmoid | nn.Softmax) and type(self.loss).judge is Loss.judge:
             raise ValueError(f"Game: D ends with {last}, but losses and penalties take logits; leave it out")
         for term in self.terms:
+            if self.d is None and term.is_about_d():
+                raise ValueError(
+                    f"Game: {type(term).__name__} is about D, and {type(self.loss).__name__} has none"
+                )
             term.check(self)
-        if self.separate is None:
-            self.separate = self.d is None or any(type(m) not in ONE_BY_ONE for m in self.d.modules())
+        mixing = self.d is None or any(type(m) not in ONE_BY_ONE for m in self.d.modules())
+        self.apart = mixing if self.separate is None else self.separate
 
 
 # Layers that treat each image by itself. If D has no others, real and fake images may go through it as one
@@ -104,14 +109,15 @@ class Report:
     """What a step found: the losses, and what D thinks, on average, of real images and of fakes.
 
     d_fake_before: of the fakes in D's step, before D moves. d_fake_after: in G's step, before G moves.
-    These are probabilities where the loss gives D's numbers that meaning (Loss.belief).
+    These are probabilities where the loss gives D's numbers that meaning (Loss.belief). What there is not, as
+    without a D, is nan.
     """
 
-    loss_d: float = 0.0
-    loss_g: float = 0.0
-    d_real: float = 0.0
-    d_fake_before: float = 0.0
-    d_fake_after: float = 0.0
+    loss_d: float = nan
+    loss_g: float = nan
+    d_real: float = nan
+    d_fake_before: float = nan
+    d_fake_after: float = nan
 
 
 # ------------------------------------------------------------------------------ the two steps
@@ -147,12 +153,13 @@ def generator_step(game: Game, real: Tensor, fake: Tensor, report: Report, rng: 
         loss_g, fake_logits = generator_loss(game, real, fake, rng)
         move(game.g_optimizer, gradients(game.g_optimizer, loss_g, "L_G"))
     report.loss_g = float(loss_g)
-    report.d_fake_after = float(game.loss.belief(fake_logits))
+    if game.d is not None:
+        report.d_fake_after = float(game.loss.belief(fake_logits))
 
 
 def discriminator_loss(game: Game, real: Tensor, fake: Tensor, rng: Any) -> tuple[Tensor, Tensor, Tensor]:
     """L_D, the logits of the real images, and those of the fakes."""
-    if game.separate:
+    if game.apart:
         real_logits, fake_logits = game.loss.judge(game.d, real), game.loss.judge(game.d, fake)
     else:
         logits = game.loss.judge(game.d, concat([real, fake]))
@@ -242,13 +249,7 @@ def simultaneous_step(game: Game, real: Tensor, z: Tensor, rng: Any = None) -> R
         raise ValueError("simultaneous_step: there is no discriminator; use alternating_step")
     if game.unrolled:
         raise ValueError("simultaneous_step: D cannot be unrolled here; use alternating_step")
-    fake = game.g(z)
-    loss_d, real_logits, fake_logits = discriminator_loss(game, real, fake, rng)
-    loss_g, _ = generator_loss(game, real, fake, rng)
-    for term in game.terms:
-        extra = term.both(game, loss_d, loss_g)
-        if extra is not None:
-            loss_d, loss_g = loss_d + extra, loss_g + extra
+    loss_d, loss_g, real_logits, fake_logits = joint_losses(game, real, game.g(z), rng)
     found_d = gradients(game.d_optimizer, loss_d, "L_D")
     found_g = gradients(game.g_optimizer, loss_g, "L_G")
     move(game.d_optimizer, found_d)
@@ -258,3 +259,14 @@ def simultaneous_step(game: Game, real: Tensor, z: Tensor, rng: Any = None) -> R
     game.loss.after_discriminator_step(real_logits, fake_logits)
     d_real, d_fake = (float(game.loss.belief(logits)) for logits in (real_logits, fake_logits))
     return Report(float(loss_d), float(loss_g), d_real, d_fake, d_fake)
+
+
+def joint_losses(game: Game, real: Tensor, fake: Tensor, rng: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """L_D and L_G with the terms that belong to both, and the logits of real images and fakes."""
+    loss_d, real_logits, fake_logits = discriminator_loss(game, real, fake, rng)
+    loss_g, _ = generator_loss(game, real, fake, rng)
+    extras = [term.both(game, loss_d, loss_g) for term in game.terms]
+    for extra in extras:
+        if extra is not None:
+            loss_d, loss_g = loss_d + extra, loss_g + extra
+    return loss_d, loss_g, real_logits, fake_logits

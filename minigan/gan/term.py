@@ -1,11 +1,12 @@
 """Term: something that is added to the losses of a GAN, or done to D's weights after its step.
 
-A gradient penalty is one (penalties.py), feature matching another (terms.py). A subclass defines those of the
-methods that it needs; the steps (steps.py) call them all.
+A gradient penalty is one (penalties.py), feature matching another (matching.py). A subclass defines those of
+the methods that it needs; the steps (steps.py) call them all.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from ..nn import Module
@@ -14,11 +15,16 @@ from ..tensor import Tensor
 if TYPE_CHECKING:
     from .steps import Game
 
-__all__ = ["Term"]
+__all__ = ["Term", "check_weight"]
 
 
 class Term:
     """Nothing is added, nothing is done. real: the batch x. fake: G(z). rng: draws random numbers."""
+
+    def is_about_d(self) -> bool:
+        """Whether it does anything with D."""
+        about_d = (Term.discriminator, Term.both, Term.constrain)
+        return any(getattr(type(self), method.__name__) is not method for method in about_d)
 
     def check(self, game: Game) -> None:
         """Raise a ValueError if this term makes no sense in that game."""
@@ -41,3 +47,9 @@ class Term:
     def settings(self) -> dict[str, Any]:
         """Name and options, for the record of a run."""
         return {"name": type(self).__name__, **vars(self)}
+
+
+def check_weight(term: Any) -> None:
+    """A term's weight must be a finite number, 0 or more: others would pull the wrong way, or make NaN."""
+    if not 0 <= term.weight < math.inf:
+        raise ValueError(f"{type(term).__name__}: weight={term.weight} must be 0 or more, and finite")

@@ -27,26 +27,19 @@ import numpy as np
 
 from .. import nn, viz
 from ..data.batches import Batches
-from ..finite import NonFiniteError, all_finite, checked
+from ..finite import NonFiniteError, all_finite
 from ..io import section
 from ..process import performance
 from ..streams import stream
-from ..tensor import Tensor, constant, grad, no_grad
+from ..tensor import Tensor, constant, no_grad
 from .checkpoint import NAME, RunError, read_checkpoint, write_checkpoint
 from .ema import EMA
 from .events import Events
 from .folder import RunFolder, description
 from .noise import Noise
 from .progress import Interrupted, Progress, Signals
-from .steps import (
-    Game,
-    Report,
-    alternating_step,
-    discriminator_loss,
-    generator_loss,
-    opponent,
-    simultaneous_step,
-)
+from .replay import first_cause
+from .steps import Game, Report, alternating_step, simultaneous_step
 
 __all__ = ["Trainer", "load_generator"]
 
@@ -92,7 +85,8 @@ class Trainer:
         self.picture = picture or viz.grid
         self.save_every, self.quiet, self.before_step = save_every, quiet, before_step
         # Convolutions share their work between threads; products of matrices are left to the BLAS.
-        has_windows = any(hasattr(m, "stride") for net in self.networks.values() for m in net.modules())
+        layers = [m for net in self.networks.values() for m in net.modules()]
+        has_windows = any(isinstance(m, nn.Conv2d | nn.ConvTranspose2d) for m in layers)
         self.threads = threads if threads is not None or has_windows else 1
         self._drawing = [
             (f"{who}.{name}", module)
@@ -130,7 +124,10 @@ class Trainer:
                 f"Trainer: the data are {data.dtype}, the networks {precision}; minigan.data.scaled makes "
                 f"numbers between -1 and 1 of pixels, array.astype({str(precision)!r}) another precision"
             )
-        last = self.game.g[-1] if isinstance(self.game.g, nn.Sequential) and len(self.game.g) else None
+        last = self.game.g
+        while isinstance(last, nn.Sequential):
+            layers = [m for m in last if not isinstance(m, nn.Reshape | nn.Flatten)]
+            last = layers[-1] if layers else nn.Flatten()
         low, high = float(data.min()), float(data.max())
         for kind, least, most in ((nn.Tanh, -1.0, 1.0), (nn.Sigmoid, 0.0, 1.0)):
             if isinstance(last, kind) and not (least <= low < (least + most) / 2 < high <= most):
@@ -151,6 +148,8 @@ class Trainer:
         if (epochs is None) == (steps is None):
             raise ValueError("Trainer.run: give either epochs or steps")
         last = math.ceil((epochs or 0) * len(self.batches) / self.d_steps) if steps is None else steps
+        if self.folder is not None:
+            self.folder.open()
         try:
             with Signals() as signals, performance(self.threads):
                 self._loop(last, signals)
@@ -164,10 +163,11 @@ class Trainer:
         try:
             if self.step == 0:
                 self._draw()
+                self.save()  # so that there is something to go on from, whatever happens
             while self.step < last:
                 epoch = self.epoch
                 self._note(self.train_step(), progress)
-                if self.epoch > epoch or self.step == last:
+                if self.epoch > epoch:
                     self._end_epoch(progress)
                 if signals.received is not None:
                     self.save()
@@ -195,7 +195,7 @@ class Trainer:
             else:
                 report = alternating_step(self.game, reals, noises, rng)
         except NonFiniteError as error:
-            raise NonFiniteError(f"step {self.step + 1}: {error}; {self._first_cause()}") from None
+            raise NonFiniteError(f"step {self.step + 1}: {error}; {self._cause()}") from None
         if self.ema is not None:
             self.ema.update(self.game.g)
         self.step += 1
@@ -213,28 +213,9 @@ class Trainer:
             module.rng = stream(self.seed, name, self.step)
         return reals, noises, stream(self.seed, "terms", self.step)
 
-    def _first_cause(self) -> str:
-        """Compute the losses of this step again, and find the first thing that is not finite."""
-        for who, network in self.networks.items():
-            for name, parameter in network.named_parameters():
-                if not all_finite([parameter.data]):
-                    return f"the parameter {name} of {who.upper()} is not finite any more"
-        reals, noises, rng = self._material()
-        game = self.game
-        try:
-            with checked():
-                for real, z in zip(reals, noises, strict=False):
-                    fake = game.g(z)
-                    if game.d_optimizer is not None:
-                        loss_d, *_ = discriminator_loss(game, real, fake.detach(), rng)
-                        grad(loss_d, game.d_optimizer.params)
-                fake = fake if game.reuse_fakes else game.g(noises[-1])
-                with opponent(game, reals[-1], fake, rng):
-                    loss_g, _ = generator_loss(game, reals[-1], fake, rng)
-                    grad(loss_g, game.g_optimizer.params)
-        except NonFiniteError as error:
-            return f"the first to go wrong: {error}"
-        return "no single op is to blame"
+    def _cause(self) -> str:
+        """What went wrong in the step that has just failed: it is computed again, from the same numbers."""
+        return first_cause(self.game, *self._material(), simultaneous=self.simultaneous)
 
     # --------------------------------------------------------------- what is told and drawn
 
@@ -290,6 +271,8 @@ class Trainer:
     def _load(self) -> None:
         """Go on from the checkpoint in the folder."""
         assert self.folder is not None
+        if self.folder.is_untouched():
+            return  # stopped before its first checkpoint: it begins at the beginning
         state = read_checkpoint(self.folder.path)
         try:
             mine = section(state, "trainer")
@@ -304,6 +287,7 @@ class Trainer:
             reason = "; ".join(line.strip() for line in str(error).splitlines())
             raise RunError(f"{self.folder.path / NAME}: does not belong to this run: {reason}") from error
         self.folder.forget_after(self.step)
+        self.folder.describe()
 
     def _parts(self) -> dict[str, Any]:
         """All that has a state of its own."""

@@ -43,6 +43,8 @@ class Unrolled:
         whole("Unrolled", "steps", self.steps, least=0)
         if self.optimizer not in ("adam", "sgd"):
             raise ValueError(f"Unrolled: optimizer={self.optimizer!r}; choose 'adam' or 'sgd'")
+        if self.lr is not None and not 0 < self.lr < float("inf"):
+            raise ValueError(f"Unrolled: lr={self.lr} must be above 0")
 
     @contextmanager
     def ahead(self, game: Game, real: Tensor, fake: Tensor, rng: Any) -> Iterator[None]:

@@ -15,7 +15,7 @@ from ..ops.operands import tensor
 from ..ops.shape import broadcast_to
 from ..tensor import Tensor, constant, no_grad, record
 
-__all__ = ["Curve", "Loss", "objective", "step"]
+__all__ = ["Curve", "Loss", "objective", "positive"]
 
 Curve = Callable[[Tensor], Any]  # a function of each logit by itself: its value there, or its slope
 Row = tuple[Tensor, Curve, Curve]
@@ -38,7 +38,7 @@ def objective(name: str, *rows: Row) -> Tensor:
     return record(name, loss.data, *[edge(logits, slope) for logits, _, slope in rows])
 
 
-def step(x: Tensor) -> Tensor:
+def positive(x: Tensor) -> Tensor:
     """1 where x > 0, else 0: the slope of relu. It is flat, so to the tape it is a constant."""
     return constant((x.data > 0).astype(x.dtype))
 
@@ -50,7 +50,19 @@ class Loss:
     name: ClassVar[str] = ""  # on the command line
     needs_real: ClassVar[bool] = False  # does G's loss look at the logits of real images, too?
     has_discriminator: ClassVar[bool] = True
-    equilibrium: ClassVar[tuple[float, float] | None] = None  # L_D and L_G where D cannot tell, for pictures
+
+    @property
+    def undecided(self) -> float | None:
+        """The logit that the best D gives every image when fakes are like real ones; None: no single one."""
+        return None
+
+    @property
+    def equilibrium(self) -> tuple[float, float] | None:
+        """L_D and L_G when fakes are like real images: where training would end if all went well."""
+        if self.undecided is None:
+            return None
+        logits = Tensor([self.undecided])
+        return float(self.discriminator(logits, logits)), float(self.generator(logits, logits))
 
     def judge(self, d: Any, x: Tensor) -> Tensor:
         """What the losses are given for images x: D's logits."""
