@@ -8,6 +8,7 @@ one of its images, and beside it the training images that are nearest to it, pix
 
 import argparse
 import importlib
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ from minigan.data import load, scaled
 from minigan.gan import Noise, RunError, command, load_generator, read_config
 from minigan.streams import stream
 
-parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+PROGRAMS = ("mnist_mlp_gan", "mnist_dcgan")
+
+parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
 parser.add_argument("run", type=Path, help="the folder of a run of one of the examples")
 parser.add_argument("--count", type=command.positive, default=100, help="images in the grid (100)")
 parser.add_argument("--seed", type=command.natural, default=0, help="another seed, other images (0)")
@@ -40,36 +43,34 @@ def nearest(images: np.ndarray, others: np.ndarray, count: int) -> np.ndarray:
 def main(options: argparse.Namespace) -> None:
     """Make the three pictures."""
     config = read_config(options.run)
-    if not (Path(__file__).parent / f"{config['options'].get('program')}.py").is_file():
-        raise RunError(f"{options.run}: is no run of one of these examples")
-    begun = argparse.Namespace(**config["options"])
-    if "dataset" not in begun:
-        raise RunError(f"{options.run}: is no run with images; look at the pictures in {options.run}/samples")
-    example = importlib.import_module(begun.program)
-    g = load_generator(options.run, example.networks(begun)[0])
+    begun = argparse.Namespace(**config.get("options", {}))
+    if getattr(begun, "program", None) not in PROGRAMS:
+        raise RunError(f"{options.run}: is no run of {' or '.join(PROGRAMS)}")
+    g = load_generator(options.run, importlib.import_module(begun.program).networks(begun)[0])
+    settings = config["settings"]
+    size = settings["noise"]
 
     def draw(z: np.ndarray) -> np.ndarray:
         with no_grad():
             return g(Tensor(z, dtype="float32")).numpy().reshape(len(z), -1)
 
-    settings, rng = config["settings"], stream(options.seed, "sample")
-    size = settings["noise"]
+    def save(name: str, images: np.ndarray, columns: int | None = None) -> None:
+        path = options.run / f"{name}.png"
+        viz.save_png(path, viz.grid(images, columns))
+        print(path)
+
     z = Noise(size, options.count, options.seed, settings["noise_kind"], purpose="sample").at(0).numpy()
-    grid = draw(z)
-    walks = np.concatenate([interpolated(a, b, 12) for a, b in rng.standard_normal((8, 2, size))])
+    drawn = draw(z)
+    save("grid", drawn)
+    ends = stream(options.seed, "walks").standard_normal((8, 2, size))
+    save("interpolation", draw(np.concatenate([interpolated(a, b, 12) for a, b in ends])), 12)
+
     images = load(begun.dataset, options.data_dir or begun.data_dir, say=lambda line: None).images
     known = scaled(images).reshape(len(images), -1)
-    twins = np.concatenate([grid[:10, None], nearest(grid[:10], known, 7)], axis=1).reshape(
-        -1, known.shape[1]
-    )
-    for name, picture in {
-        "grid": viz.grid(grid),
-        "interpolation": viz.grid(draw(walks), columns=12),
-        "nearest": viz.grid(twins, columns=8),
-    }.items():
-        path = options.run / f"{name}.png"
-        viz.save_png(path, picture)
-        print(path)
+    if zlib.crc32(known.data) != config["data"]["crc32"]:
+        raise RunError(f"{options.run}: was trained on other images than these; where are they? --data-dir")
+    twins = np.concatenate([drawn[:10, None], nearest(drawn[:10], known, 7)], axis=1)
+    save("nearest", twins.reshape(-1, known.shape[1]), twins.shape[1])
 
 
 if __name__ == "__main__":

@@ -56,6 +56,17 @@ def arrows(game: Game, fake: np.ndarray, real: np.ndarray) -> np.ndarray:
     return 0.4 * down / max(np.linalg.norm(down, axis=1).max(), 1e-12)
 
 
+def opinion(game: Game, logits: Tensor, real: np.ndarray, fake: np.ndarray) -> Tensor:
+    """The logits; where 0 means nothing, as in WGAN, such that real points have 1 on average, fakes -1."""
+    if game.loss.undecided is not None:
+        return logits - game.loss.undecided
+    backend = logits.backend
+    with no_grad():
+        on_real, on_fake = (game.loss.judge(game.d, Tensor(x, backend=backend)).mean() for x in (real, fake))
+    half = (float(on_real) - float(on_fake)) / 2
+    return (logits - (float(on_real) + float(on_fake)) / 2) / (half or 1.0)
+
+
 def painter(game: Game, real: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """What draws the picture of an epoch from G's samples."""
     line = np.linspace(-EDGE, EDGE, PLACES, dtype="f4")
@@ -68,7 +79,7 @@ def painter(game: Game, real: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
             game.d.eval()  # looking must change nothing
             with no_grad():
                 logits = game.loss.judge(game.d, Tensor(places, backend=game.g.parameters()[0].backend))
-            values = mg.sigmoid(logits).numpy().reshape(PLACES, PLACES)
+            values = mg.sigmoid(opinion(game, logits, real, fake)).numpy().reshape(PLACES, PLACES)
             directions[:: len(fake) // 100] = arrows(game, few, real[: len(few)])
             game.d.train()
         return viz.landscape(real, fake, values, (-EDGE, EDGE, -EDGE, EDGE), directions)

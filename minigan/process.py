@@ -117,6 +117,18 @@ class performance:
         return f"performance(threads={self.threads}, keep_memory={self.keep_memory})"
 
 
+def blas() -> str:
+    """What multiplies NumPy's matrices, and how: "openblas 0.3.31 (SkylakeX, 2 threads)"."""
+    from threadpoolctl import threadpool_info
+
+    found = [info for info in threadpool_info() if info["user_api"] == "blas"]
+    return ", ".join(
+        f"{info['internal_api']} {info['version']} ({info.get('architecture', 'unknown')}, "
+        f"{info['num_threads']} threads)"
+        for info in found
+    )
+
+
 def cores() -> int:
     """How many cores this process may use."""
     try:

@@ -7,7 +7,6 @@ import signal
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from minigan import io, nn
 from minigan.gan import Game, Interrupted, Trainer, loss
@@ -77,9 +76,12 @@ def run_with_stops(make, folder, stops, **until):
     for step in stops:
         trainer = make(folder, resume=resume)
         press(trainer, step)
-        with pytest.raises(Interrupted):
+        try:
             trainer.run(**until)
-        assert trainer.step == step
+        except Interrupted:
+            assert trainer.step == step
+        else:
+            raise AssertionError(f"the run was not interrupted in step {step}")
         resume = True
     trainer = make(folder, resume=resume)
     trainer.run(**until)

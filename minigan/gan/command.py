@@ -85,7 +85,9 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
         return options
     if options.resume is None:
         options.out = options.out or free_folder(name)
-        return options
+        return _anywhere(options)
+    if options.out is not None:
+        raise RunError(f"--resume {options.resume} goes on in that folder; leave --out {options.out} out")
     config = read_config(options.resume)
     saved = config.get("options")
     if not isinstance(saved, dict) or saved.get("program") != name:
@@ -95,7 +97,8 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
         if saved.get(path) is not None:
             saved[path] = Path(saved[path])
     saved["out"] = options.resume  # the folder may have been moved
-    again = parser.parse_args(argv, argparse.Namespace(**saved))
+    saved["quiet"] = False
+    again = _anywhere(parser.parse_args(argv, argparse.Namespace(**saved)))
     for key, value in vars(again).items():
         if key not in (*FREE, "resume", "out") and value != saved.get(key, parser.get_default(key)):
             raise RunError(
@@ -106,12 +109,22 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
     return again
 
 
+def _anywhere(options: argparse.Namespace) -> argparse.Namespace:
+    """With paths that are right from any folder: a run may be resumed from another one."""
+    if getattr(options, "data_dir", None) is not None:
+        options.data_dir = options.data_dir.resolve()
+    return options
+
+
 def run(
     main: Callable[[argparse.Namespace], Any],
     parser: argparse.ArgumentParser,
     argv: Sequence[str] | None = None,
 ) -> None:
     """Parse the arguments, call main(options), and end with an exit code that says how it went."""
+    for stream_out in (sys.stdout, sys.stderr):  # a terminal or file that cannot show "→" gets "?"
+        if hasattr(stream_out, "reconfigure"):
+            stream_out.reconfigure(errors="replace")
     try:
         options = parse(parser, argv)
         get_backend(getattr(options, "backend", "numpy"))  # before the work begins: is it there?
@@ -168,25 +181,31 @@ def game(
 
 def trainer(options: argparse.Namespace, game: Game, data: Any, **settings: Any) -> Trainer:
     """The Trainer of this game, in the folder that --out or --resume says."""
-    return Trainer(
-        game,
-        data,
-        seed=options.seed,
-        folder=options.out,
-        resume=options.resume is not None,
-        save_every=options.save_every,
-        d_steps=options.d_steps,
-        simultaneous=options.penalty == "consensus",
-        tensorboard=options.tensorboard,
-        quiet=options.quiet,
-        options={key: value for key, value in vars(options).items() if key != "resume"},
-        **settings,
-    )
+    try:
+        return Trainer(
+            game,
+            data,
+            seed=options.seed,
+            folder=options.out,
+            resume=options.resume is not None,
+            save_every=options.save_every,
+            d_steps=options.d_steps,
+            simultaneous=options.penalty == "consensus",
+            tensorboard=options.tensorboard,
+            quiet=options.quiet,
+            options={key: value for key, value in vars(options).items() if key != "resume"},
+            **settings,
+        )
+    except (ValueError, TypeError) as error:  # options and data that do not go together
+        raise RunError(str(error)) from error
 
 
 def amount(text: str) -> float:
     """A finite number, 0 or more."""
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
     if not 0 <= number < math.inf:
         raise argparse.ArgumentTypeError(f"{number} must be 0 or more, and finite")
     return number
@@ -194,15 +213,19 @@ def amount(text: str) -> float:
 
 def natural(text: str) -> int:
     """A whole number, 0 or more."""
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{number} must be 0 or more")
-    return number
+    return _whole(text, least=0)
 
 
 def positive(text: str) -> int:
     """A whole number, 1 or more."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} must be 1 or more")
+    return _whole(text, least=1)
+
+
+def _whole(text: str, least: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+    if not least <= number < 2**63:
+        raise argparse.ArgumentTypeError(f"{number} must be {least} or more, and less than 2⁶³")
     return number

@@ -59,7 +59,7 @@ class EMA:
     def module(self, like: Module) -> Module:
         """A copy of the module `like`, in evaluation mode, with the averages for weights and buffers."""
         twin = copy.deepcopy(like).eval()
-        twin.load_state_dict(self._averages)
+        twin.load_state_dict(self._averages, strict=False)  # a layer in two places is in there once
         return twin
 
     def state_dict(self) -> dict[str, Any]:

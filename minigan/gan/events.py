@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +31,7 @@ class Events:
     """
 
     def __init__(self, folder: Path, step: int = 0):
+        summary_writer()  # is it there?
         self._folder, self._step = str(folder / "tensorboard"), step
         self._writer: Any = None
 
@@ -42,7 +44,7 @@ class Events:
                 filename_suffix=f".{os.getpid()}.{self._step}",
             )
         for name, value in record.items():
-            if name not in ("step", "epoch"):
+            if name not in ("step", "epoch") and math.isfinite(value):
                 self._writer.add_scalar(name, value, record["step"])
         self._writer.flush()
         self._step = record["step"]

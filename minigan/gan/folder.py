@@ -19,13 +19,14 @@ import zlib
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 import numpy as np
 
 from .. import viz
 from ..backend import Array, to_numpy
 from ..files import whole_file
+from ..process import blas
 from .checkpoint import NAME, PREVIOUS, RunError, tidy
 from .steps import Game
 
@@ -44,7 +45,7 @@ class RunFolder:
 
     def __init__(self, path: str | os.PathLike[str], config: Mapping[str, Any], resume: bool):
         self.path = Path(path)
-        self._lock: TextIO | None = None
+        self._lock: IO[bytes] | None = None
         self._config = _plain(config)
         if resume:
             there = read_config(self.path)
@@ -57,6 +58,8 @@ class RunFolder:
         try:
             (self.path / "samples").mkdir(parents=True, exist_ok=True)
             self.open()
+            if not resume and any((self.path / name).exists() for name in TRACES):
+                raise RunError(f"{self.path}: another run has just begun here; take another folder")
             tidy(self.path)
             tidy(self.path / "samples")
             if not resume:
@@ -108,8 +111,12 @@ class RunFolder:
     def forget_after(self, step: int) -> None:
         """Remove what was logged after this step: a run that goes on from there will log it again."""
         try:
-            lines = "".join(json.dumps(record) + "\n" for record in self.records(step))
-            _write(self.path / "metrics.jsonl", lines)
+            records = self.records(step)
+            _write(self.path / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+            last = max((record.get("epoch", 0) for record in records), default=0)
+            for path in (self.path / "samples").glob("epoch_*.png"):
+                if _epoch_of(path) > last:
+                    path.unlink()
         except OSError as error:
             raise _failed(error, self.path / "metrics.jsonl") from error
 
@@ -131,12 +138,18 @@ class RunFolder:
 
     def film(self) -> None:
         """Make progress.gif of the pictures."""
-        frames = sorted((self.path / "samples").glob("epoch_*.png"))
+        frames = sorted((self.path / "samples").glob("epoch_*.png"), key=_epoch_of)
         if frames:
             try:
                 viz.gif(self.path / "progress.gif", frames)
             except OSError as error:
                 raise _failed(error, self.path / "progress.gif") from error
+
+
+def _epoch_of(path: Path) -> int:
+    """The number in samples/epoch_0012.png; -1 in a name that somebody else has made up."""
+    number = path.stem.partition("_")[2]
+    return int(number) if number.isdecimal() else -1
 
 
 def free_folder(name: str, parent: str | os.PathLike[str] = "runs") -> Path:
@@ -199,7 +212,7 @@ def versions() -> dict[str, str]:
     for name in ("numpy", "scipy", "cupy"):
         if name in sys.modules:
             found[name] = sys.modules[name].__version__
-    return found
+    return {**found, "blas": blas()}
 
 
 def _compare(folder: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
@@ -215,7 +228,7 @@ def _compare(folder: Path, there: Mapping[str, Any], here: Mapping[str, Any]) ->
         raise RunError(f"{folder}: the run began with other {part}: {was} then, {now} now")
 
 
-def _locked(folder: Path) -> TextIO | None:
+def _locked(folder: Path) -> IO[bytes] | None:
     """An open file that marks the folder as in use, for as long as this process lives."""
     try:
         import fcntl

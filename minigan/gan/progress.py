@@ -26,7 +26,7 @@ class Progress:
     def __init__(self, done: int, total: int, quiet: bool = False):
         self._bar: Any = None
         self._quiet = quiet
-        if not quiet and sys.stderr.isatty():
+        if not quiet and sys.stderr is not None and sys.stderr.isatty():
             from tqdm import tqdm
 
             self._bar = tqdm(
@@ -54,10 +54,18 @@ class Progress:
 
     def say(self, text: str) -> None:
         """A line of text, above the bar if there is one."""
-        if self._bar is not None:
-            self._bar.write(text)
-        elif not self._quiet:
-            print(text, flush=True)
+        if self._quiet:
+            return
+        try:
+            if self._bar is not None:
+                self._bar.write(text)
+            else:
+                print(text, flush=True)
+        except (
+            OSError,
+            ValueError,
+        ):  # nobody listens any more, as after `| head`: train on
+            self._quiet = True
 
     def close(self) -> None:
         """Leave the terminal as it should be."""
@@ -102,7 +110,8 @@ class Signals:
         self._before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGINT, signal.SIGTERM):
-                self._before[signum] = signal.signal(signum, self._note)
+                if signal.getsignal(signum) != signal.SIG_IGN:  # somebody wants it ignored: nohup, or `run &`
+                    self._before[signum] = signal.signal(signum, self._note)
         return self
 
     def __exit__(self, *exception: object) -> None:

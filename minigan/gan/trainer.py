@@ -29,17 +29,19 @@ from .. import nn, viz
 from ..data.batches import Batches
 from ..finite import NonFiniteError, all_finite
 from ..io import section
+from ..ops.operands import whole
 from ..process import performance
 from ..streams import stream
 from ..tensor import Tensor, constant, no_grad
 from .checkpoint import NAME, RunError, read_checkpoint, write_checkpoint
 from .ema import EMA
-from .events import Events
+from .events import Events, summary_writer
 from .folder import RunFolder, description
 from .noise import Noise
 from .progress import Interrupted, Progress, Signals
 from .replay import first_cause
 from .steps import Game, Report, alternating_step, simultaneous_step
+from .term import Term
 
 __all__ = ["Trainer", "load_generator"]
 
@@ -71,12 +73,22 @@ class Trainer:
         threads: int | None = None, before_step: Callable[[int], object] | None = None,
         tensorboard: bool = False, quiet: bool = False,
     ):  # fmt: skip
-        if d_steps < 1 or (simultaneous and d_steps != 1):
-            raise ValueError(f"Trainer: d_steps={d_steps} must be 1 or more, and 1 for simultaneous steps")
-        if simultaneous and game.unrolled:
-            raise ValueError("Trainer: an unrolled D is for alternating steps, not for simultaneous ones")
+        if isinstance(data, Tensor) or not hasattr(data, "dtype"):
+            raise TypeError(f"Trainer: data is a {type(data).__name__}; give an array of images (N, ...)")
+        d_steps = whole("Trainer", "d_steps", d_steps, least=1)
+        batch = whole("Trainer", "batch", batch, least=1)
+        seed = whole("Trainer", "seed", seed, least=0)
+        if simultaneous and d_steps != 1:
+            raise ValueError(f"Trainer: d_steps={d_steps} must be 1 if both players move at once")
+        if simultaneous and (game.d is None or game.unrolled):
+            raise ValueError("Trainer: without a D, or with an unrolled D, both cannot move at once")
+        for term in game.terms:
+            if type(term).both is not Term.both and not simultaneous:
+                raise ValueError(f"Trainer: {type(term).__name__} needs simultaneous=True")
         self.game, self.seed, self.d_steps, self.simultaneous = game, seed, d_steps, simultaneous
         self.networks = {"g": game.g} if game.d is None else {"g": game.g, "d": game.d}
+        for network in self.networks.values():
+            network.train()
         backend = game.g.parameters()[0].backend
         self.batches = Batches(data, batch, seed, backend)
         self._noise = Noise(noise, min(batch, len(data)), seed, noise_kind, backend)
@@ -101,15 +113,24 @@ class Trainer:
         if resume and folder is None:
             raise ValueError("Trainer: resume=True needs the folder of the run")
         self.folder: RunFolder | None = None
+        if tensorboard:
+            summary_writer()  # is it there?
         if folder is not None:
             settings = {
                 "seed": seed, "batch": batch, "noise": noise, "noise_kind": noise_kind, "d_steps": d_steps,
                 "simultaneous": simultaneous, "ema": ema, "samples": samples,
             }  # fmt: skip
             self.folder = RunFolder(folder, description(game, data, settings, options or {}), resume)
-            if resume:
+        self._events: Events | None = None
+        try:
+            if self.folder is not None and resume:
                 self._load()
-        self._events = Events(self.folder.path, self.step) if self.folder and tensorboard else None
+            if self.folder is not None and tensorboard:
+                self._events = Events(self.folder.path, self.step)
+        except BaseException:
+            if self.folder is not None:
+                self.folder.close()
+            raise
 
     def _check_fit(self, data: Any) -> None:
         """Are G's images and the real ones of one kind: shape, precision, range?"""
@@ -257,14 +278,11 @@ class Trainer:
         """Write a checkpoint, if the run has a folder. Weights that are not finite are never saved."""
         if self.folder is None:
             return
-        for who, network in self.networks.items():
-            for name, parameter in network.named_parameters():
-                if not all_finite([parameter.data]):
-                    raise NonFiniteError(
-                        f"after step {self.step} the parameter {name} of {who.upper()} is not finite"
-                    )
-        parts = self._parts()
-        state = {name: part.state_dict() for name, part in parts.items()}
+        state = {name: part.state_dict() for name, part in self._parts().items()}
+        for part, values in state.items():
+            for name, value in values.items():
+                if isinstance(value, np.ndarray) and value.dtype.kind == "f" and not all_finite([value]):
+                    raise NonFiniteError(f"after step {self.step} {part}.{name} is not finite")
         progress = {"step": self.step, "seconds": self.seconds, "sums": self._sums, "count": self._count}
         write_checkpoint(self.folder.path, {**state, "trainer": {"seed": self.seed, **progress}})
 
@@ -283,7 +301,11 @@ class Trainer:
                     part.load_state_dict(section(state, name))
             self.step, self.seconds = int(mine["step"]), float(mine["seconds"])
             self._sums, self._count = np.array(mine["sums"], dtype=float), int(mine["count"])
-        except (ValueError, KeyError, TypeError) as error:
+            if self.step < 0 or self._count < 0 or not 0 <= self.seconds < math.inf:
+                raise ValueError(f"step {self.step}, {self._count} steps in this epoch, {self.seconds} s")
+            if self._sums.shape != (len(MEASURES),):
+                raise ValueError(f"sums of shape {self._sums.shape}, not {(len(MEASURES),)}")
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             reason = "; ".join(line.strip() for line in str(error).splitlines())
             raise RunError(f"{self.folder.path / NAME}: does not belong to this run: {reason}") from error
         self.folder.forget_after(self.step)
@@ -311,8 +333,11 @@ def load_generator(folder: str | os.PathLike[str], g: nn.Module) -> nn.Module:
     try:
         averaged = any(name.startswith("ema.") for name in state)
         weights = section(state, "ema" if averaged else "g")
-        weights.pop("updates", None)
-        g.load_state_dict(weights)
+        if averaged:
+            EMA(g).load_state_dict(weights)  # does it fit? A layer in two places is in there once
+            g.load_state_dict(weights, strict=False)
+        else:
+            g.load_state_dict(weights)
     except ValueError as error:
         reason = "; ".join(line.strip() for line in str(error).splitlines())
         raise RunError(f"{Path(folder) / NAME}: does not fit this network: {reason}") from error
