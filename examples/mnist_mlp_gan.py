@@ -27,7 +27,7 @@ RECIPES = {
     "tutorial": {"lr": 2e-4, "betas": (0.9, 0.999), "noise": 100, "ema": 0},
 }
 
-parser = command.arguments(__doc__, "mnist_mlp_gan", epochs=60)
+parser = command.arguments(__doc__, "mnist_mlp_gan", epochs=48)
 parser.add_argument(
     "--recipe",
     choices=RECIPES,

@@ -58,10 +58,6 @@ ROOMS = {
         "optim",
         "io",
         "process",
-        "gan",
-        "data",
-        "metrics",
-        "viz",
     ],
 }
 THIRD_PARTY = {

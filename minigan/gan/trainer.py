@@ -110,8 +110,8 @@ class Trainer:
         self.seconds = 0.0  # spent in steps
         self._sums, self._count = np.zeros(len(MEASURES)), 0  # of the reports since the epoch began
         self._check_fit(data)
-        if resume and folder is None:
-            raise ValueError("Trainer: resume=True needs the folder of the run")
+        if (resume or tensorboard) and folder is None:
+            raise ValueError("Trainer: resume=True and tensorboard=True need the folder of the run")
         self.folder: RunFolder | None = None
         if tensorboard:
             summary_writer()  # is it there?
@@ -172,7 +172,8 @@ class Trainer:
         if self.folder is not None:
             self.folder.open()
         try:
-            with Signals() as signals, performance(self.threads):
+            # Infinite numbers and NaN are looked for here; NumPy's warnings would come first, and say less.
+            with Signals() as signals, performance(self.threads), np.errstate(all="ignore"):
                 self._loop(last, signals)
         finally:
             if self.folder is not None:
