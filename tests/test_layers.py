@@ -322,10 +322,10 @@ def test_dropout(backend, rng):
     assert abs((first == 0).mean() - 0.25) < 5 * np.sqrt(0.25 * 0.75 / first.size)
     assert not np.array_equal(first, second)
     np.testing.assert_array_equal(twin(x).numpy(), first)
-    state = layer.eval()._rng.bit_generator.state
+    state = layer.eval().rng.bit_generator.state
     y = layer(x)
     np.testing.assert_array_equal(y.numpy(), x.numpy())
-    assert layer._rng.bit_generator.state == state
+    assert layer.rng.bit_generator.state == state
     np.testing.assert_array_equal(grad(y.sum(), x).numpy(), 1)
 
 
