@@ -5,6 +5,7 @@ device. `pytest --backend cupy` runs on that one only, and fails if it is not th
 """
 
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -13,6 +14,10 @@ from hypothesis import HealthCheck, settings
 import minigan as mg
 import minigan.testing.strict  # makes the backend "strict" known
 from minigan.errors import BackendError
+
+# A shell that runs us in the background has us ignore Ctrl-C, and a run leaves an ignored signal alone. The
+# tests that press it want it heard, here and in the programs that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NAMES = ("numpy", "strict", "cupy")
 
