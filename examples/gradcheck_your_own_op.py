@@ -9,6 +9,8 @@ The op is swish with a learned slope b, one for each column of x. With σ and σ
 Then come three mistakes that are easily made, and what the checker says about each.
 """
 
+import argparse
+
 import numpy as np
 
 import minigan as mg
@@ -76,14 +78,29 @@ def ask(question, check, op, *inputs, **options):
         print("    " + str(error).replace("\n", "\n    ") + "\n")
 
 
-x, b = np.random.default_rng(0).normal(size=(4, 3)), np.array([0.5, 1.0, 2.0])
-ask("swish, first and second derivatives", gradcheck, swish, x, b)
-ask("A forgotten factor", gradcheck, forgotten_factor, x, b, argnums=0)
-ask("An array where a Tensor is needed, first derivative", gradcheck, saved_array, x, b, argnums=0, order=1)
-ask("The same, second derivative", gradcheck, saved_array, x, b, argnums=0)
-ask("A forgotten sum, where nothing is broadcast", gradcheck, forgotten_sum, x[0], b, argnums=1)
-ask("The same, where b is broadcast", gradcheck, forgotten_sum, x, b, argnums=1)
+def main() -> None:
+    """Ask about each op."""
+    x, b = np.random.default_rng(0).normal(size=(4, 3)), np.array([0.5, 1.0, 2.0])
+    ask("swish, first and second derivatives", gradcheck, swish, x, b)
+    ask("A forgotten factor", gradcheck, forgotten_factor, x, b, argnums=0)
+    ask(
+        "An array where a Tensor is needed, first derivative",
+        gradcheck,
+        saved_array,
+        x,
+        b,
+        argnums=0,
+        order=1,
+    )
+    ask("The same, second derivative", gradcheck, saved_array, x, b, argnums=0)
+    ask("A forgotten sum, where nothing is broadcast", gradcheck, forgotten_sum, x[0], b, argnums=1)
+    ask("The same, where b is broadcast", gradcheck, forgotten_sum, x, b, argnums=1)
 
-# A linear op y = A x needs no finite differences: its gradient must be Aᵀ, and ⟨A x, g⟩ = ⟨x, Aᵀ g⟩.
-ask("A linear op", adjoint_check, differences, x[:, 0])
-ask("One whose gradient is not its adjoint", adjoint_check, not_the_adjoint, x[:, 0])
+    # A linear op y = A x needs no finite differences: its gradient must be Aᵀ, and ⟨A x, g⟩ = ⟨x, Aᵀ g⟩.
+    ask("A linear op", adjoint_check, differences, x[:, 0])
+    ask("One whose gradient is not its adjoint", adjoint_check, not_the_adjoint, x[:, 0])
+
+
+if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args()
+    main()

@@ -225,7 +225,8 @@ def _compare(folder: Path, there: Mapping[str, Any], here: Mapping[str, Any]) ->
             key = next(key for key in {**old, **new} if old.get(key, "unknown") != new.get(key, "unknown"))
             old, new, part = old.get(key, "unknown"), new.get(key, "unknown"), f"{part}, {key}"
         was, now = (" ".join(str(value).split()) for value in (old, new))
-        raise RunError(f"{folder}: the run began with other {part}: {was} then, {now} now")
+        hint = "; is --data-dir right?" if part.startswith("data") else ""
+        raise RunError(f"{folder}: the run began with other {part}: {was} then, {now} now{hint}")
 
 
 def _locked(folder: Path) -> IO[bytes] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from inspect import signature
 from typing import Any
@@ -69,12 +69,7 @@ def loss(name: str, **options: Any) -> Loss:
     """
     if name not in LOSSES:
         raise ValueError(f"loss: there is no {name!r}; choose one of: {', '.join(LOSSES)}")
-    known = list(signature(LOSSES[name]).parameters)
-    unknown = [option for option in options if option not in known]
-    if unknown:
-        raise ValueError(
-            f"loss: {name!r} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}"
-        )
+    _check_options(f"loss: {name!r}", [LOSSES[name]], options)
     return LOSSES[name](**options)
 
 
@@ -89,14 +84,16 @@ def penalty(name: str, d: Module | None = None, rng: Any = None, **options: Any)
     """
     if name not in PENALTIES:
         raise ValueError(f"penalty: there is no {name!r}; choose one of: {', '.join(PENALTIES)}")
-    known = list(dict.fromkeys(option for make in PENALTIES[name] for option in signature(make).parameters))
-    unknown = [option for option in options if option not in known]
-    if unknown:
-        raise ValueError(
-            f"penalty: {name!r} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}"
-        )
+    _check_options(f"penalty: {name!r}", PENALTIES[name], options)
     if name == "spectral":
         if d is None:
             raise ValueError("penalty: 'spectral' changes D itself; call penalty('spectral', d, rng)")
         spectral(d, rng)
     return [make(**options) for make in PENALTIES[name]]
+
+
+def _check_options(who: str, makers: Iterable[Callable[..., Any]], options: Iterable[str]) -> None:
+    known = list(dict.fromkeys(option for make in makers for option in signature(make).parameters))
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        raise ValueError(f"{who} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
