@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 import minigan as mg
 from minigan import Tensor, grad, gradcheck, nn
-from minigan.kernels import conv, conv_transpose, elementwise, linear, norm, simple, threads
+from minigan.kernels import conv, conv_transpose, elementwise, linear, norm, short, simple, threads
 from minigan.kernels.geometry import Geometry
 from minigan.ops.elementwise import leaky_relu, relu, tanh
 from minigan.ops.norm import batch_norm
@@ -868,3 +868,44 @@ def test_each_gradient_has_sums_of_its_own(rng, two_threads):
     assert norm.suits(y.data)
     for once, twice in zip(*(grad(y, [x, weight, bias], v) for v in (g, doubled)), strict=True):
         np.testing.assert_allclose(twice.data, 2 * once.data, rtol=1e-12)
+
+
+# ------------------------------------------------------------------------------- extremes of a few entries
+
+
+@given(
+    shape=st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple),
+    entries=st.integers(2, 16),
+    place=st.integers(0, 3),
+    ties=st.booleans(),
+    name=st.sampled_from(["max", "min"]),
+    order=memory,
+    dtype=st.sampled_from(["float32", "float64"]),
+    seed=st.integers(0, 9),
+)
+def test_extremes_slice_by_slice_are_those_of_numpy(shape, entries, place, ties, name, order, dtype, seed):
+    axis = min(place, len(shape))
+    x = np.random.default_rng(seed).normal(size=(*shape[:axis], entries, *shape[axis:])).astype(dtype)
+    x = order(np.round(x) if ties else x)
+    with pinned(short, WORTH=1):
+        assert short.suits(x, (axis,))
+        y = short.extreme(name, x, axis)
+    assert y.dtype == dtype
+    assert np.array_equal(y, getattr(x, name)(axis=axis))
+    best = x == np.expand_dims(y, axis)
+    share = short.shares(best, axis, np.dtype(dtype))
+    assert share.dtype == dtype
+    np.testing.assert_allclose(share, best / best.sum(axis=axis, keepdims=True), rtol=1e-6)
+
+
+def test_an_extreme_that_is_nan_is_nan_slice_by_slice_too():
+    x = np.ones((400, 5))
+    x[3, 2] = np.nan
+    assert short.suits(x, (1,))
+    assert np.array_equal(np.isnan(short.extreme("max", x, 1)), np.arange(400) == 3)
+
+
+def test_the_gradient_of_a_large_maxout_shares_among_equals():
+    x = mg.Tensor(np.zeros((300, 4)), requires_grad=True)
+    y = mg.max(x, axis=1)
+    assert np.array_equal(mg.grad(y.sum(), x).numpy(), np.full((300, 4), 0.25))

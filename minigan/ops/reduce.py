@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, xp_of
+from ..kernels import short
 from ..tensor import Tensor, constant, record
 from .elementwise import exp, where
 from .operands import Shape, axes_of, axis_of, tensor
@@ -87,11 +88,18 @@ def _extreme(name: str, x: Any, axis: Axis, keepdims: bool) -> Tensor:
     kept = _kept(x.shape, axes)
     if _count(x.shape, axes) == 0:
         raise ValueError(f"{name}: no entries along axes {axes} of shape {x.shape}")
-    data = getattr(array, name)(axis=axes, keepdims=keepdims)
+    if short.suits(array, axes):
+        data = short.extreme(name, array, axes[0])
+        data = data.reshape(kept) if keepdims else data
+    else:
+        data = getattr(array, name)(axis=axes, keepdims=keepdims)
 
     def vjp(g: Tensor) -> Tensor:
         best = array == data.reshape(kept)
-        share = best / best.sum(axis=axes, keepdims=True, dtype=g.dtype)
+        if short.suits(array, axes):
+            share = short.shares(best, axes[0], g.dtype)
+        else:
+            share = best / best.sum(axis=axes, keepdims=True, dtype=g.dtype)
         return reshape(g, kept) * constant(share)
 
     return record(name, data, (x, vjp))
