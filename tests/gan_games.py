@@ -181,6 +181,9 @@ def loss_of_g(game, real, z):
         game = replace(game, d=d, d_optimizer=optimizer, unrolled=None)
         for _ in range(rule.steps):
             discriminator_step(game, real, fake, Report(), rng)
+        if rule.steps and game.loss.zero_sum:
+            judged = [game.loss.judge(d, x) for x in (real, fake)]
+            return -float(game.loss.discriminator(*judged))
     return float(generator_loss(game, real, fake, rng)[0])
 
 

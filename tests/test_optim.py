@@ -620,6 +620,22 @@ def test_state_is_in_the_parameters_shapes_and_stays_as_it_was(backend):
     assert state["steps_done"] == 1
 
 
+def test_what_is_remembered_of_a_parameter(backend):
+    """In its shape, whatever its memory order; a copy, which no later step changes."""
+    w, b = (mg.Tensor(np.ones(shape), requires_grad=True, backend=backend) for shape in ((2, 3), (3,)))
+    adam = Adam([w, b], lr=0.1, betas=(0.5, 0.75))
+    w.grad = mg.Tensor(np.arange(6.0).reshape(2, 3), backend=backend)
+    adam.step()
+    steps, kept = adam.remembered(w)
+    assert steps == 1 and sorted(kept) == ["m", "v"]
+    adam.step()
+    assert np.array_equal(mg.backend.to_numpy(kept["m"]), np.arange(6.0).reshape(2, 3) / 2)
+    assert np.array_equal(mg.backend.to_numpy(kept["v"]), np.arange(6.0).reshape(2, 3) ** 2 / 4)
+    assert adam.remembered(b)[0] == 0
+    with pytest.raises(ValueError, match=r"Tensor of shape \(1,\) is not one of its"):
+        adam.remembered(mg.Tensor([1.0]))
+
+
 def test_a_state_that_does_not_fit_changes_nothing():
     w, b = leaf(np.zeros((2, 3))), leaf(np.zeros(2))
     optimizer = stepped([w, b], lambda params: optim.Adam(params))

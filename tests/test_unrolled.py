@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from minigan import Tensor, grad, nn
-from minigan.gan.losses import NonSaturating, RelativisticPairing, Wasserstein
+from minigan.gan.divergences import KL, JensenShannon
+from minigan.gan.losses import Hinge, Minimax, NonSaturating, RelativisticPairing, Wasserstein
 from minigan.gan.penalties import R1, GradientPenalty
 from minigan.gan.steps import (
     Game,
@@ -64,6 +65,8 @@ def loss_after_real_steps(game, real, z, steps, make_optimizer, seed=7):
         optimizer.zero_grad()
         discriminator_loss(other, real, fake, rng)[0].backward()
         optimizer.step()
+    if steps and game.loss.zero_sum:
+        return -float(game.loss.discriminator(d(real), d(fake)))
     return float(generator_loss(other, real, fake, rng)[0])
 
 
@@ -80,6 +83,8 @@ GAMES = {
     "wasserstein with penalty": {"loss": Wasserstein(), "terms": [GradientPenalty()]},
     "relativistic with r1": {"loss": RelativisticPairing(), "terms": [R1(1.0)]},
     "batch-norm": {"normalised": True},
+    "minimax": {"loss": Minimax(real_target=0.9)},
+    "kl": {"loss": KL()},
 }
 
 
@@ -239,7 +244,61 @@ def test_no_history_outlives_the_step():
         gc.enable()
 
 
+def test_it_goes_on_from_what_adam_remembers():
+    """With remember=True the K steps ahead are those that D's own Adam would make."""
+    game, (real, z) = a_game(Unrolled(3, eps=0.01, remember=True)), batch()
+    game.d_optimizer.eps = 0.01
+    for seed in range(4):
+        alternating_step(game, [Tensor(values(seed, 5, 2))], [Tensor(values(seed, 5, 3))])
+    before = game.d_optimizer.state_dict()
+
+    def adam_of(params):
+        twin = Adam(params, 0.05, (0.5, 0.999), eps=0.01)
+        twin.load_state_dict(before)
+        return twin
+
+    loss, gradients = gradient_through(game, real, z)
+    assert np.isclose(float(loss), loss_after_real_steps(game, real, z, 3, adam_of), rtol=1e-12)
+    game.unrolled.remember = False
+    assert not np.isclose(float(gradient_through(game, real, z)[0]), float(loss), rtol=1e-6)
+    p, claimed = game.g.parameters()[0], gradients[0].numpy()
+    value, u = p.numpy().copy(), values(9, *p.shape)
+    sides = []
+    for t in (1e-5, -1e-5):
+        p.data = value + t * u
+        sides.append(loss_after_real_steps(game, real, z, 3, adam_of))
+    assert np.isclose((sides[0] - sides[1]) / 2e-5, (claimed * u).sum(), rtol=1e-6)
+    after = game.d_optimizer.state_dict()
+    assert all(np.array_equal(after[name], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize(
+    ("loss", "zero_sum"),
+    [
+        (Minimax(), True),
+        (Minimax(real_target=0.9), True),
+        (NonSaturating(), False),
+        (Wasserstein(), True),
+        (Hinge(), False),
+        (RelativisticPairing(), False),
+        (KL(), True),
+        (JensenShannon(non_saturating=True), False),
+    ],
+)
+def test_a_game_of_zero_sum_is_one(loss, zero_sum):
+    """L_D + L_G does not depend on the fakes, or else the loss does not claim it."""
+    real, fakes = Tensor(values(1, 6, 1)), [Tensor(values(seed, 6, 1)) for seed in (2, 3)]
+    sums = [float(loss.discriminator(real, f)) + float(loss.generator(f, real)) for f in fakes]
+    assert loss.zero_sum == zero_sum == bool(np.isclose(*sums, rtol=1e-12))
+
+
 def test_settings_are_checked():
+    with pytest.raises(ValueError, match="remember=True is for 'adam', not for 'sgd'"):
+        Unrolled(optimizer="sgd", remember=True)
+    game, (real, z) = a_game(Unrolled(1, remember=True)), batch()
+    game.d_optimizer = SGD(game.d.parameters(), 0.1)
+    with pytest.raises(ValueError, match="D's optimiser is SGD, not Adam"):
+        alternating_step(game, [real], [z])
     with pytest.raises(ValueError, match="steps must be 0 or more"):
         Unrolled(-1)
     with pytest.raises(ValueError, match="optimizer='rmsprop'; choose 'adam' or 'sgd'"):

@@ -53,6 +53,11 @@ class FDivergence(Loss):
     non_saturating: bool = False
 
     @property
+    def zero_sum(self) -> bool:
+        """Yes, unless G has a loss of its own."""
+        return not self.non_saturating
+
+    @property
     def _op(self) -> str:
         return self.name.replace("-", "_")
 

@@ -73,6 +73,11 @@ class Minimax(Loss):
             )
 
     @property
+    def zero_sum(self) -> bool:
+        """Yes here, but not for what is made of it."""
+        return type(self) is Minimax
+
+    @property
     def undecided(self) -> float:
         """σ(l) = t / 2"""
         return log(self.real_target / (2 - self.real_target))
@@ -182,6 +187,11 @@ class Wasserstein(Loss):
     """
 
     name: ClassVar[str] = "wasserstein"
+
+    @property
+    def zero_sum(self) -> bool:
+        """Yes."""
+        return True
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """L_D = mean f - mean r        dL/dr = -1 / n        dL/df = 1 / n"""

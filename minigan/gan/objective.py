@@ -52,6 +52,11 @@ class Loss:
     has_discriminator: ClassVar[bool] = True
 
     @property
+    def zero_sum(self) -> bool:
+        """Is L_G = -L_D, but for what D says of real images? G leaves that out, as it cannot change it."""
+        return False
+
+    @property
     def undecided(self) -> float | None:
         """The logit that the best D gives every image when fakes are like real ones; None: no single one."""
         return None

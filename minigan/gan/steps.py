@@ -172,10 +172,19 @@ def discriminator_loss(game: Game, real: Tensor, fake: Tensor, rng: Any) -> tupl
 
 
 def generator_loss(game: Game, real: Tensor, fake: Tensor, rng: Any) -> tuple[Tensor, Tensor]:
-    """L_G, and the logits of the fakes."""
+    """L_G, and the logits of the fakes.
+
+    In a game of zero sum L_G is -L_D, without the part about real images, which G cannot change. But when G
+    looks ahead it can: D's weights will then depend on the fakes. So it gets all of -L_D.
+    """
+    all_of_it = game.unrolled is not None and game.unrolled.steps > 0 and game.loss.zero_sum
     fake_logits = game.loss.judge(game.d, fake)
-    real_logits = game.loss.judge(game.d, real) if game.loss.needs_real else None
-    loss = game.loss.generator(fake_logits, real_logits)
+    real_logits = game.loss.judge(game.d, real) if game.loss.needs_real or all_of_it else None
+    if all_of_it:
+        assert real_logits is not None
+        loss = -game.loss.discriminator(real_logits, fake_logits)
+    else:
+        loss = game.loss.generator(fake_logits, real_logits)
     for term in game.terms:
         extra = term.generator(game, real, fake, rng)
         loss = loss if extra is None else loss + extra

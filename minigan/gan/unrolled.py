@@ -9,8 +9,8 @@ from typing import Any
 
 from .. import nn
 from ..ops.operands import whole
-from ..optim import functional
-from ..tensor import Tensor, grad
+from ..optim import Adam, functional
+from ..tensor import Tensor, constant, grad
 from .steps import Game, discriminator_loss
 
 __all__ = ["Unrolled"]
@@ -22,6 +22,7 @@ class Unrolled:
 
         θ_0 = D's weights        θ_k+1 = θ_k - η ∂L_D/∂θ_k        L_G = loss.generator(D with θ_K)
 
+    In a game of zero sum (Minimax, Wasserstein) L_G is -L_D with θ_K, the part about real images included.
     G's gradient goes back through all K steps: each θ_k depends on the fakes, which D would learn from. So G
     sees not only how D judges its fakes now, but also how D would answer to them. A G that puts all fakes
     into one place finds D waiting there.
@@ -29,8 +30,9 @@ class Unrolled:
     All K steps take the same batch, that of G's step. In reality D moves by ordinary steps, one at a time:
     what it does in these K steps is forgotten, running statistics included.
 
-    steps: K; 0 is the usual game. optimizer: what D moves by in the K steps, "adam" or "sgd". It begins
-    anew each time, without memory of steps before. lr: η; None: that of D's optimiser. betas, eps: Adam's.
+    steps: K; 0 is the usual game. optimizer: what D moves by in the K steps, "adam" or "sgd". lr: η; None:
+    that of D's optimiser. betas, eps: Adam's. remember: Adam goes on from the m, v and t that D's own Adam
+    has by then; otherwise it begins anew each time, and its first step has length η whatever the gradient.
     """
 
     steps: int = 5
@@ -38,11 +40,14 @@ class Unrolled:
     optimizer: str = "adam"
     betas: tuple[float, float] = (0.5, 0.999)
     eps: float = 1e-8
+    remember: bool = False
 
     def __post_init__(self) -> None:
         whole("Unrolled", "steps", self.steps, least=0)
         if self.optimizer not in ("adam", "sgd"):
             raise ValueError(f"Unrolled: optimizer={self.optimizer!r}; choose 'adam' or 'sgd'")
+        if self.remember and self.optimizer != "adam":
+            raise ValueError(f"Unrolled: remember=True is for 'adam', not for {self.optimizer!r}")
         if self.lr is not None and not 0 < self.lr < float("inf"):
             raise ValueError(f"Unrolled: lr={self.lr} must be above 0")
 
@@ -52,7 +57,7 @@ class Unrolled:
         assert game.d is not None
         thawed = {name: p for name, p in game.d.named_parameters() if p.requires_grad}
         theta = [_fresh_leaf(p) for p in thawed.values()]
-        state = functional.adam_init(theta) if self.optimizer == "adam" else functional.sgd_init(theta)
+        state = self._memory(game, theta, list(thawed.values()))
         for _ in range(self.steps):
             with nn.substituted(game.d, dict(zip(thawed, theta, strict=True))):
                 loss, _, _ = discriminator_loss(game, real, fake, rng)
@@ -60,6 +65,20 @@ class Unrolled:
             theta, state = self._step(game, theta, found, state)
         with nn.substituted(game.d, dict(zip(thawed, theta, strict=True))):
             yield
+
+    def _memory(self, game: Game, theta: list[Tensor], parameters: list[Tensor]) -> Any:
+        """What the optimiser of the K steps begins with."""
+        if self.optimizer == "sgd":
+            return functional.sgd_init(theta)
+        if not self.remember:
+            return functional.adam_init(theta)
+        assert game.d_optimizer is not None
+        if not isinstance(game.d_optimizer, Adam):
+            raise ValueError(
+                f"Unrolled: remember=True, but D's optimiser is {game.d_optimizer.kind}, not Adam"
+            )
+        kept = [game.d_optimizer.remembered(p) for p in parameters]
+        return [(steps, constant(arrays["m"]), constant(arrays["v"])) for steps, arrays in kept]
 
     def _step(self, game: Game, theta: list[Tensor], found: Any, state: Any) -> tuple[list[Tensor], Any]:
         """One step of D, whose result is a function of the fakes."""

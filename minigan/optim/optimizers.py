@@ -98,6 +98,16 @@ class Optimizer:
         """Change p and the memories in place, for gradient g. step counts this parameter's, from 1."""
         raise NotImplementedError(f"{self.kind} has no rule; an Optimizer must define _update")
 
+    def remembered(self, parameter: Tensor) -> tuple[int, dict[str, Array]]:
+        """How many steps a parameter has made, and copies of what is kept for it: of Adam, "m" and "v"."""
+        i = next((i for i, p in enumerate(self.params) if p is parameter), None)
+        if i is None:
+            raise ValueError(
+                f"{self.kind}.remembered: this Tensor of shape {parameter.shape} is not one of its"
+            )
+        kept = {name: self._flat.view(memory, i).copy() for name, memory in self._memories.items()}
+        return self._counts[i], kept
+
     def settings(self) -> dict[str, Any]:
         """The kind and the options, for the record of a run. A schedule is told by some of its values."""
         public = {name: value for name, value in vars(self).items() if name[0] != "_"}
