@@ -160,17 +160,18 @@ def loaded() -> list[Backend]:
     return list(_by_name.values())
 
 
-def to_numpy(array: Array) -> np.ndarray:
-    """The same numbers as a NumPy array, copied off the device where there is one."""
-    return backend_of(array).to_numpy(array)
-
-
 def home_of(value: Any) -> Backend:
     """The backend of an array; NumPy for numbers, lists and whatever else NumPy can make sense of."""
     owner = _by_type.get(type(value))
     if owner is None and type(value).__module__.split(".")[0] == "cupy":
         owner = get("cupy")
     return owner or get("numpy")
+
+
+def to_numpy(value: Any) -> np.ndarray:
+    """The same numbers as a NumPy array, copied off the device where there is one. Lists become arrays."""
+    home = home_of(value)
+    return home.to_numpy(value) if isinstance(value, home.array_type) else np.asarray(value)
 
 
 def asarray(value: Any, backend: Backend, dtype: Any = None, copy: bool = True) -> Array:

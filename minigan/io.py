@@ -27,7 +27,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .backend import home_of
+from .backend import to_numpy
 from .files import whole_file
 
 __all__ = ["load", "save", "section"]
@@ -97,8 +97,7 @@ def _flattened(state: Mapping[str, Any], prefix: str = "") -> State:
 
 
 def _array(value: Any, name: str) -> np.ndarray:
-    home = home_of(value)
-    array = home.to_numpy(value) if isinstance(value, home.array_type) else np.asarray(value)
+    array = to_numpy(value)
     if array.dtype.kind not in "biufcU":
         raise TypeError(
             f"save: {name!r} is a {type(value).__name__} of dtype {array.dtype}; only arrays of numbers, "

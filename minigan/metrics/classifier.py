@@ -31,7 +31,7 @@ from ..optim.schedules import linear
 from ..process import performance
 from ..streams import stream
 from ..tensor import Tensor, no_grad
-from .frechet import on_host
+from .checks import on_host
 
 __all__ = ["DigitClassifier", "cross_entropy", "digit_classifier"]
 

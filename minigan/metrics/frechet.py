@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import home_of
-from ..tensor import Tensor
+from ..backend import to_numpy
+from . import checks
 
 __all__ = ["frechet_distance", "moments"]
 
@@ -29,28 +29,23 @@ ROUNDING = 1e-5
 def moments(features: Any) -> tuple[np.ndarray, np.ndarray]:
     """The mean μ = Σ x / N and the covariance C = Σ (x - μ)(x - μ)ᵀ / (N - 1) of N vectors, in float64.
 
-    Shapes: features (N, F), μ (F,), C (F, F). With N ≤ F vectors C is not invertible. It is still right to
-    compute a distance with it, but few vectors look farther apart than the distributions they come from:
-    compare only distances that were made of equally many.
+    Shapes: features (N, F), μ (F,), C (F, F). The sums are made where the features are, on the GPU if they
+    are there; μ and C are NumPy arrays.
+
+    With N ≤ F vectors C is not invertible. It is still right to compute a distance with it, but few vectors
+    look farther apart than the distributions they come from: compare only distances that were made of
+    equally many.
 
     >>> mean, cov = moments(np.array([[0.0, 1.0], [2.0, 5.0]]))
     >>> mean.tolist(), cov.tolist()
     ([1.0, 3.0], [[2.0, 4.0], [4.0, 8.0]])
     """
-    x = on_host(features)
-    if x.ndim != 2:
-        raise ValueError(f"moments: features of shape {x.shape}; they must be (N, F), one vector in each row")
+    x = checks.features("moments", "features", features, least=0)
     if len(x) < 2:
         raise ValueError(f"moments: {len(x)} vectors have no covariance; give 2 at least, better thousands")
-    x = x.astype(np.float64)
-    if not np.isfinite(x).all():
-        bad = int((~np.isfinite(x)).any(axis=1).sum())
-        raise ValueError(
-            f"moments: {bad} of {len(x)} vectors contain NaN or infinity; has training diverged?"
-        )
-    mean = x.mean(axis=0)
-    x -= mean
-    return mean, x.T @ x / (len(x) - 1)
+    mean = x.mean(axis=0, dtype=np.float64)
+    x = x - mean
+    return to_numpy(mean), to_numpy(x.T @ x / (len(x) - 1))
 
 
 def frechet_distance(mean1: Any, cov1: Any, mean2: Any, cov2: Any) -> float:
@@ -90,7 +85,7 @@ def _root(cov: np.ndarray, which: int) -> np.ndarray:
 
 def _checked(mean: Any, cov: Any, which: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean and covariance as float64, exactly symmetric; or an error that says what is wrong with them."""
-    m, c = on_host(mean).astype(np.float64), on_host(cov).astype(np.float64)
+    m, c = checks.on_host(mean).astype(np.float64), checks.on_host(cov).astype(np.float64)
     if m.ndim != 1 or c.shape != (m.size, m.size):
         raise ValueError(
             f"frechet_distance: mean{which} has shape {m.shape} and cov{which} {c.shape}; they must be (F,) "
@@ -101,11 +96,3 @@ def _checked(mean: Any, cov: Any, which: int) -> tuple[np.ndarray, np.ndarray]:
     if np.abs(c - c.T).max(initial=0) > ROUNDING * np.abs(c).max(initial=0):
         raise ValueError(f"frechet_distance: cov{which} is not symmetric, as a covariance is")
     return m, (c + c.T) / 2
-
-
-def on_host(values: Any) -> np.ndarray:
-    """A NumPy array of a Tensor, an array of any backend, or a list. Scores are computed by NumPy alone."""
-    if isinstance(values, Tensor):
-        return values.numpy()
-    home = home_of(values)
-    return home.to_numpy(values) if isinstance(values, home.array_type) else np.asarray(values)

@@ -276,10 +276,7 @@ def _moved(tensor: Tensor, backend: str | None, dtype: Any) -> Tensor:
 
 def _array_of(value: Any) -> np.ndarray:
     """A NumPy array from whatever a state may hold: arrays of any backend, Tensors of ours or PyTorch's."""
-    if isinstance(value, Tensor):
-        return value.numpy()
-    home = _backend.home_of(value)
-    return home.to_numpy(value) if isinstance(value, home.array_type) else np.asarray(value)
+    return value.numpy() if isinstance(value, Tensor) else _backend.to_numpy(value)
 
 
 @contextmanager
