@@ -623,7 +623,7 @@ def test_state_is_in_the_parameters_shapes_and_stays_as_it_was(backend):
 def test_what_is_remembered_of_a_parameter(backend):
     """In its shape, whatever its memory order; a copy, which no later step changes."""
     w, b = (mg.Tensor(np.ones(shape), requires_grad=True, backend=backend) for shape in ((2, 3), (3,)))
-    adam = Adam([w, b], lr=0.1, betas=(0.5, 0.75))
+    adam = optim.Adam([w, b], lr=0.1, betas=(0.5, 0.75))
     w.grad = mg.Tensor(np.arange(6.0).reshape(2, 3), backend=backend)
     adam.step()
     steps, kept = adam.remembered(w)
