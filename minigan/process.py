@@ -124,7 +124,7 @@ def blas() -> str:
     found = [info for info in threadpool_info() if info["user_api"] == "blas"]
     return ", ".join(
         f"{info['internal_api']} {info['version']} ({info.get('architecture', 'unknown')}, "
-        f"{info['num_threads']} threads)"
+        f"{info['num_threads']} thread{'s' * (info['num_threads'] != 1)})"
         for info in found
     )
 

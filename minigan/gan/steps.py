@@ -175,7 +175,7 @@ def generator_loss(game: Game, real: Tensor, fake: Tensor, rng: Any) -> tuple[Te
     """L_G, and the logits of the fakes.
 
     In a game of zero sum L_G is -L_D, without the part about real images, which G cannot change. But when G
-    looks ahead it can: D's weights will then depend on the fakes. So it gets all of -L_D.
+    looks ahead it can: D's weights will then depend on the fakes. So it gets all of -L_D, without the terms.
     """
     all_of_it = game.unrolled is not None and game.unrolled.steps > 0 and game.loss.zero_sum
     fake_logits = game.loss.judge(game.d, fake)

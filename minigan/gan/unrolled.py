@@ -28,7 +28,8 @@ class Unrolled:
     into one place finds D waiting there.
 
     All K steps take the same batch, that of G's step. In reality D moves by ordinary steps, one at a time:
-    what it does in these K steps is forgotten, running statistics included.
+    what it does in these K steps is forgotten, running statistics included. Weight clipping and its kind are
+    no part of them.
 
     steps: K; 0 is the usual game. optimizer: what D moves by in the K steps, "adam" or "sgd". lr: η; None:
     that of D's optimiser. betas, eps: Adam's. remember: Adam goes on from the m, v and t that D's own Adam
