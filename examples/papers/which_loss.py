@@ -1,6 +1,6 @@
 """Are GANs created equal? The same small network, ten objectives: which of them draws the best digits?
 
-    python examples/papers/which_loss.py --data-dir mnist/        about 40 minutes of one core
+    python examples/papers/which_loss.py --data-dir mnist/        about an hour of one core
     python examples/papers/which_loss.py --full --backend cupy    the paper's networks and epochs
 
 Lucic et al. (2018) trained each objective with a hundred settings, took the best, and trained it again with
