@@ -21,7 +21,7 @@ from minigan.optim import Adam
 from minigan.streams import stream
 
 PAPERS = Path(__file__).parent.parent / "examples" / "papers"
-STUDIES = sorted(path.stem for path in PAPERS.glob("*.py") if path.stem not in ("study", "trials"))
+STUDIES = sorted(path.stem for path in PAPERS.glob("*.py") if path.stem not in ("jobs", "study", "trials"))
 
 
 def run(name, *arguments, folder, **options):

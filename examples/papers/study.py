@@ -20,33 +20,27 @@ holds results.json, README.md with the table, and figure.png.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import datetime
 import json
 import math
-import multiprocessing
 import os
 import platform
 import shutil
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+import jobs
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 import minigan
 from minigan import io, process
-from minigan.data import DataError
 from minigan.files import whole_file
-from minigan.finite import NonFiniteError
 from minigan.gan import command
 from minigan.gan.checkpoint import RunError
 from minigan.gan.progress import Interrupted, Signals
@@ -77,24 +71,14 @@ def run(main: Callable[[argparse.Namespace], Any], parser: argparse.ArgumentPars
     """Parse the arguments, call main(options), and end as the other examples do (minigan/gan/command.py)."""
 
     def guarded(options: argparse.Namespace) -> None:
-        signal.signal(signal.SIGTERM, _terminated)
+        signal.signal(signal.SIGTERM, jobs.terminated)
         try:
             main(options)
         except KeyboardInterrupt as stop:
             print("\nstopped; the same command goes on from here", file=sys.stderr)
-            sys.exit(128 + (stop.signal if isinstance(stop, Interrupted | Terminated) else 2))
+            sys.exit(128 + (stop.signal if isinstance(stop, Interrupted | jobs.Terminated) else 2))
 
     command.run(guarded, parser)
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a study as Ctrl-C does."""
-
-    signal = signal.SIGTERM
-
-
-def _terminated(signum: int, frame: Any) -> None:
-    raise Terminated
 
 
 class Results:
@@ -146,45 +130,14 @@ class Results:
             for name, trial in trials.items()
             if name not in self.trials
         }
-        jobs = min(self.options.jobs or process.cores(), len(missing))
+        count = min(self.options.jobs or process.cores(), len(missing))
         with _lock(self.folder) as lock:
-            if jobs > 1 and self.options.backend == "numpy" and hasattr(os, "sched_setaffinity"):
-                self._side_by_side(missing, jobs, lock)
+            if count > 1 and self.options.backend == "numpy" and jobs.possible():
+                jobs.side_by_side(missing, count, lock, self._keep)
             else:
                 for name, trial in missing.items():
                     self._keep(name, trial())
         return [self.trials[name] for name in trials]
-
-    def _side_by_side(self, trials: Mapping[str, Trial], jobs: int, lock: int | None) -> None:
-        """Each trial in a process of its own, on its own share of the cores."""
-        cores = sorted(os.sched_getaffinity(0))
-        shares = [set(cores[i::jobs]) or {cores[i % len(cores)]} for i in range(jobs)]
-        fork = multiprocessing.get_context("fork")  # so that a trial may be any function
-        waiting = list(trials.items())
-        running: dict[Any, tuple[str, Any, set[int]]] = {}  # by the end of the pipe that hears of it
-        try:
-            while waiting or running:
-                while waiting and shares:
-                    (name, trial), share = waiting.pop(0), shares.pop()
-                    ours, theirs = fork.Pipe(duplex=False)
-                    child = fork.Process(target=_work, args=(trial, share, theirs, (ours, lock)), daemon=True)
-                    with _without_ctrl_c():  # half-way through a fork there is nobody to handle it
-                        child.start()
-                    theirs.close()
-                    running[ours] = name, child, share
-                done = wait(list(running))
-                for ours in [pipe for pipe in running if pipe in done]:
-                    name, child, share = running.pop(ours)
-                    shares.append(share)
-                    self._keep(name, _received(ours, name))
-                    child.join()
-        finally:
-            heard = type(sys.exc_info()[1]) is KeyboardInterrupt  # so have they: they save what they have
-            for _, child, _ in running.values():
-                child.join(timeout=20 if heard else 0)
-            for _, child, _ in running.values():
-                child.terminate()
-                child.join()
 
     def _keep(self, name: str, found: Mapping[str, Any]) -> None:
         self.trials[name] = _plain(found)
@@ -232,16 +185,15 @@ class Results:
         """
         found = json.loads(self.path.read_text(encoding="utf-8"))
         versions = found["versions"]
-        figure = "\n![What the table says, as a picture](figure.png)\n"
         text = (
             f"# {title}\n\n"
             f"`{self.command()}`, {found['date']}. The trials took {_duration(found['seconds'])} in all, "
             f"{_count(found['jobs'], 'trial')} at a time, on {_count(versions['cores'], 'core')}: Python "
             f"{versions['python']}, NumPy {versions['numpy']}, {versions['blas']}.\n\n"
             f"Reduced: {reduced.rstrip('.')}.\n\n{body.strip()}\n"
-            + figure
-            * (self.folder / "figure.png").exists()
         )
+        if (self.folder / "figure.png").exists():
+            text += "\n![What the table says, as a picture](figure.png)\n"
         with whole_file(self.folder / "README.md") as file:
             file.write(text.encode())
         print(f"\n{body.strip()}\n\nwritten to {self.folder}")
@@ -331,67 +283,6 @@ def _timed(trial: Trial, clock: Path) -> dict[str, Any]:
             clock.write_text(str(before + time.perf_counter() - start))
         raise
     return {**found, "seconds": round(before + time.perf_counter() - start, 2)}
-
-
-@contextmanager
-def _without_ctrl_c() -> Iterator[None]:
-    """Inside, Ctrl-C waits. A process that is born inside is deaf to it until it says otherwise."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
-def _work(
-    trial: Callable[[], dict[str, Any]],
-    share: set[int],
-    answer: Connection,
-    inherited: tuple[Any, int | None],
-) -> None:
-    """What the process of a trial does: it sends what was found, or the error that came instead.
-
-    inherited: the other end of the pipe, and the lock. They are the parent's, and have to end with it.
-    """
-    found: Any
-    try:
-        signal.signal(signal.SIGTERM, _terminated)
-        inherited[0].close()
-        if inherited[1] is not None:
-            os.close(inherited[1])
-        _end_with_the_parent()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        os.sched_setaffinity(0, share)
-        with threadpool_limits(len(share)):
-            found = trial()
-    except KeyboardInterrupt:
-        found = KeyboardInterrupt()
-    except (RunError, DataError, NonFiniteError, OSError, MemoryError) as error:
-        found = error
-    except Exception:
-        traceback.print_exc()  # a mistake in the program: where it is cannot be sent
-        found = RunError("a trial failed; see above")
-    with suppress(BrokenPipeError, KeyboardInterrupt):  # nobody listens any more
-        answer.send(found)
-
-
-def _end_with_the_parent() -> None:
-    """Ask Linux for a SIGTERM when the parent dies, in whatever way."""
-    parent, wish = os.getppid(), 1  # PR_SET_PDEATHSIG, see prctl(2)
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(wish, signal.SIGTERM)
-    if os.getppid() != parent:
-        raise Terminated
-
-
-def _received(answer: Connection, name: str) -> dict[str, Any]:
-    try:
-        found = answer.recv()
-    except EOFError:
-        raise RunError(f"{name}: its process ended without a word; was the memory too small?") from None
-    if isinstance(found, BaseException):
-        raise found
-    return found
 
 
 # ------------------------------------------------------------------------------------ numbers in words

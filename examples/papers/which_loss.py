@@ -158,9 +158,7 @@ def trial(
     game = Game(g, d, loss, adam_g, adam_d, names.penalty(penalty))
     batches = Batches(data, size["batch"], seed, backend)
     noise = Noise(NOISE, size["batch"], seed, "uniform", backend)
-    parts: dict[str, Any] = {"g": g, "d": d, "adam_g": adam_g, "adam_d": adam_d}
-    if loss.state_dict():  # BEGAN's k
-        parts["loss"] = loss
+    parts = {"g": g, "d": d, "adam_g": adam_g, "adam_d": adam_d, "loss": loss}  # BEGAN's has a k
     threads = 1 if size["network"] == "linear" else None
     try:
         for step in study.steps(unfinished, parts, -(-epochs * len(batches) // d_steps), threads=threads):

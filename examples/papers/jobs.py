@@ -1,0 +1,139 @@
+"""Trials side by side, each in a process of its own; and how they end when somebody says so.
+
+Fork copies the whole process, so a trial may be any function. A process sends back what was found, or the
+error that came instead. Ctrl-C in a terminal is heard by all of them; where only this process is told to end,
+it tells the others.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from minigan.data import DataError
+from minigan.finite import NonFiniteError
+from minigan.gan.checkpoint import RunError
+
+__all__ = ["Terminated", "possible", "side_by_side", "terminated"]
+
+Trial = Callable[[], dict[str, Any]]
+
+
+def possible() -> bool:
+    """Whether this system can fork and say which cores a process may use: Linux can."""
+    return hasattr(os, "sched_setaffinity")
+
+
+def side_by_side(
+    trials: Mapping[str, Trial], jobs: int, lock: int | None, keep: Callable[[str, dict[str, Any]], None]
+) -> None:
+    """Each trial in a process of its own, on its own share of the cores; `jobs` of them at a time.
+
+    lock: the file descriptor of a lock that is to end with this process. keep(name, found): told of each
+    trial that is done.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    shares = [set(cores[i::jobs]) or {cores[i % len(cores)]} for i in range(jobs)]
+    fork = multiprocessing.get_context("fork")  # so that a trial may be any function
+    waiting = list(trials.items())
+    running: dict[Any, tuple[str, Any, set[int]]] = {}  # by the end of the pipe that hears of it
+    try:
+        while waiting or running:
+            while waiting and shares:
+                (name, trial), share = waiting.pop(0), shares.pop()
+                ours, theirs = fork.Pipe(duplex=False)
+                child = fork.Process(target=_work, args=(trial, share, theirs, (ours, lock)), daemon=True)
+                with _without_ctrl_c():  # half-way through a fork there is nobody to handle it
+                    child.start()
+                theirs.close()
+                running[ours] = name, child, share
+            done = wait(list(running))
+            for ours in [pipe for pipe in running if pipe in done]:
+                name, child, share = running.pop(ours)
+                shares.append(share)
+                keep(name, _received(ours, name))
+                child.join()
+    finally:
+        heard = type(sys.exc_info()[1]) is KeyboardInterrupt  # so have they: they save what they have
+        for _, child, _ in running.values():
+            child.join(timeout=20 if heard else 0)
+        for _, child, _ in running.values():
+            child.terminate()
+            child.join()
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a study as Ctrl-C does."""
+
+    signal = signal.SIGTERM
+
+
+def terminated(signum: int, frame: Any) -> None:
+    """What signal.signal is given for SIGTERM."""
+    raise Terminated
+
+
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Inside, Ctrl-C waits. A process that is born inside is deaf to it until it says otherwise."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _work(trial: Trial, share: set[int], answer: Connection, inherited: tuple[Any, int | None]) -> None:
+    """What the process of a trial does: it sends what was found, or the error that came instead.
+
+    inherited: the other end of the pipe, and the lock. They are the parent's, and have to end with it.
+    """
+    found: Any
+    try:
+        signal.signal(signal.SIGTERM, terminated)
+        inherited[0].close()
+        if inherited[1] is not None:
+            os.close(inherited[1])
+        _end_with_the_parent()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        os.sched_setaffinity(0, share)
+        with threadpool_limits(len(share)):
+            found = trial()
+    except KeyboardInterrupt:
+        found = KeyboardInterrupt()
+    except (RunError, DataError, NonFiniteError, OSError, MemoryError) as error:
+        found = error
+    except Exception:
+        traceback.print_exc()  # a mistake in the program: where it is cannot be sent
+        found = RunError("a trial failed; see above")
+    with suppress(BrokenPipeError, KeyboardInterrupt):  # nobody listens any more
+        answer.send(found)
+
+
+def _end_with_the_parent() -> None:
+    """Ask Linux for a SIGTERM when the parent dies, in whatever way."""
+    parent, wish = multiprocessing.parent_process(), 1  # PR_SET_PDEATHSIG, see prctl(2)
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(wish, signal.SIGTERM)
+    if parent is not None and os.getppid() != parent.pid:  # it has died already
+        raise Terminated
+
+
+def _received(answer: Connection, name: str) -> dict[str, Any]:
+    try:
+        found = answer.recv()
+    except EOFError:
+        raise RunError(f"{name}: its process ended without a word; was the memory too small?") from None
+    if isinstance(found, BaseException):
+        raise found
+    return found
