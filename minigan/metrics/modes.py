@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, backend_of, xp_of
+from ..backend import Array, backend_of, to_numpy, xp_of
 from ..data.mixtures import Mixture
 from .checks import features, on_host, same_width
 
@@ -84,7 +84,7 @@ def _count_near(x: Array, centres: np.ndarray, radius: float) -> np.ndarray:
         # differences first: |x|² - 2 x·c + |c|² would lose the digits of a small distance far from 0
         squares = sum((part[:, d, None] - c[None, :, d]) ** 2 for d in range(c.shape[1]))
         owner = xp.where(squares.min(axis=1) <= radius**2, squares.argmin(axis=1), modes)  # K: nobody's
-        counts += home.to_numpy(xp.bincount(owner, minlength=modes + 1))[:modes]
+        counts += to_numpy(xp.bincount(owner, minlength=modes + 1))[:modes]
     return counts
 
 
@@ -160,8 +160,8 @@ def _histograms(who: str, x: Any, y: Any, bins: int, extent: Extent | None) -> t
     if bins < 1:
         raise ValueError(f"{who}: bins={bins}; it must be 1 or more")
     if extent is None:
-        lowest = np.minimum(_host(a.min(axis=0)), _host(b.min(axis=0)))
-        highest = np.maximum(_host(a.max(axis=0)), _host(b.max(axis=0)))
+        lowest = np.minimum(*(to_numpy(z.min(axis=0)).astype(np.float64) for z in (a, b)))
+        highest = np.maximum(*(to_numpy(z.max(axis=0)).astype(np.float64) for z in (a, b)))
         highest = np.where(highest > lowest, highest, lowest + 1)  # points on a line: any width will do
     else:
         lowest, highest = np.array(extent, np.float64).T
@@ -179,8 +179,4 @@ def _cells(x: Array, lowest: np.ndarray, highest: np.ndarray, bins: int) -> np.n
     share = (xp.clip(points, low, high) - low) / (high - low)
     cell = xp.minimum((share * bins).astype(np.int64), bins - 1)  # the upper edge is the last cell's
     number = xp.where(inside, cell[:, 0] * bins + cell[:, 1], bins * bins)
-    return home.to_numpy(xp.bincount(number, minlength=bins * bins + 1)).astype(np.float64)
-
-
-def _host(array: Array) -> np.ndarray:
-    return backend_of(array).to_numpy(array).astype(np.float64)
+    return to_numpy(xp.bincount(number, minlength=bins * bins + 1)).astype(np.float64)
