@@ -176,6 +176,26 @@ def test_g_moves_along_the_gradient_of_its_loss(case):
         )
 
 
+RANDOM = ("dropout", "gp")  # here the two players would draw from one generator, one after the other
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if "unrolled" in c and not any(r in c for r in RANDOM)])
+def test_both_at_once_where_g_looks_ahead(case):
+    game, z = made(case), noise()
+    real = images(game)
+    apart = {
+        "g": used_by(generator_step, game.g, game, real, z),
+        "d": used_by(discriminator_step, game.d, game, real, z),
+    }
+
+    def at_once(game, real, fake, report, rng):
+        simultaneous_step(game, real, z, rng)
+
+    for who, moved in apart.items():
+        game = made(case)
+        agree(used_by(at_once, getattr(game, who), game, real, z), moved)
+
+
 @pytest.mark.parametrize("players", ["mlp", "batch norm", "dropout", "autoencoder", "packed"])
 def test_both_at_once_with_consensus(players):
     """L + γ/2 (‖∂L_D/∂θ_D‖² + ‖∂L_G/∂θ_G‖²) for both: gradients of gradients, through the whole game."""
@@ -500,8 +520,8 @@ def test_steps_say_what_does_not_fit():
         alternating_step(replace(game, reuse_fakes=False), [ZERO], [ONE])
     with pytest.raises(ValueError, match=r"Consensus is added to both.*use simultaneous_step"):
         alternating_step(replace(game, terms=[Consensus()]), [ZERO], [ONE])
-    with pytest.raises(ValueError, match=r"D cannot be unrolled here; use alternating_step"):
-        simultaneous_step(replace(game, unrolled=Unrolled(1)), ZERO, ONE)
+    with pytest.raises(ValueError, match=r"Consensus is added to both losses at the same D.*leave one"):
+        simultaneous_step(replace(game, unrolled=Unrolled(1), terms=[Consensus()]), ZERO, ONE)
     without = small_game("no d", GMMN((1.0,)))
     with pytest.raises(ValueError, match="no discriminator; use alternating_step"):
         simultaneous_step(without, images(without), noise())

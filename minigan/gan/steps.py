@@ -253,14 +253,28 @@ def alternating_step(
 
 
 def simultaneous_step(game: Game, real: Tensor, z: Tensor, rng: Any = None) -> Report:
-    """Both move at once: each along the gradient at the point where both have been."""
+    """Both move at once: each along the gradient at the point where both have been.
+
+    Where G looks ahead (game.unrolled), the first of D's K steps is the one that D takes just now.
+    """
     if game.d is None or game.d_optimizer is None:
         raise ValueError("simultaneous_step: there is no discriminator; use alternating_step")
+    fake = game.g(z)
     if game.unrolled:
-        raise ValueError("simultaneous_step: D cannot be unrolled here; use alternating_step")
-    loss_d, loss_g, real_logits, fake_logits = joint_losses(game, real, game.g(z), rng)
+        for term in game.terms:
+            if type(term).both is not Term.both:
+                raise ValueError(
+                    f"simultaneous_step: {type(term).__name__} is added to both losses at the same D, and G's "
+                    "is taken some steps ahead; leave one of the two out"
+                )
+        loss_d, real_logits, fake_logits = discriminator_loss(game, real, fake, rng)
+        with opponent(game, real, fake, rng):
+            loss_g, _ = generator_loss(game, real, fake, rng)
+            found_g = gradients(game.g_optimizer, loss_g, "L_G")
+    else:
+        loss_d, loss_g, real_logits, fake_logits = joint_losses(game, real, fake, rng)
+        found_g = gradients(game.g_optimizer, loss_g, "L_G")
     found_d = gradients(game.d_optimizer, loss_d, "L_D")
-    found_g = gradients(game.g_optimizer, loss_g, "L_G")
     move(game.d_optimizer, found_d)
     move(game.g_optimizer, found_g)
     for term in game.terms:

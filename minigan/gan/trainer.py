@@ -80,11 +80,13 @@ class Trainer:
         seed = whole("Trainer", "seed", seed, least=0)
         if simultaneous and d_steps != 1:
             raise ValueError(f"Trainer: d_steps={d_steps} must be 1 if both players move at once")
-        if simultaneous and (game.d is None or game.unrolled):
-            raise ValueError("Trainer: without a D, or with an unrolled D, both cannot move at once")
+        if simultaneous and game.d is None:
+            raise ValueError("Trainer: without a D, both cannot move at once")
         for term in game.terms:
-            if type(term).both is not Term.both and not simultaneous:
-                raise ValueError(f"Trainer: {type(term).__name__} needs simultaneous=True")
+            if type(term).both is not Term.both and (game.unrolled or not simultaneous):
+                raise ValueError(
+                    f"Trainer: {type(term).__name__} needs simultaneous=True, and a D that is not unrolled"
+                )
         self.game, self.seed, self.d_steps, self.simultaneous = game, seed, d_steps, simultaneous
         self.networks = {"g": game.g} if game.d is None else {"g": game.g, "d": game.d}
         for network in self.networks.values():
