@@ -177,7 +177,7 @@ def loss_of_g(game, real, z):
         rule, d = game.unrolled, copy.deepcopy(game.d)
         lr = game.d_optimizer.lr if rule.lr is None else rule.lr
         params = d.parameters()
-        optimizer = SGD(params, lr) if rule.optimizer == "sgd" else Adam(params, lr, rule.betas, rule.eps)
+        optimizer = SGD(params, lr) if rule.optimizer == "sgd" else Adam(params, lr, *ahead(rule))
         game = replace(game, d=d, d_optimizer=optimizer, unrolled=None)
         for _ in range(rule.steps):
             discriminator_step(game, real, fake, Report(), rng)
@@ -185,6 +185,11 @@ def loss_of_g(game, real, z):
             judged = [game.loss.judge(d, x) for x in (real, fake)]
             return -float(game.loss.discriminator(*judged))
     return float(generator_loss(game, real, fake, rng)[0])
+
+
+def ahead(rule):
+    """β and ε of the Adam of the steps ahead, where D's own optimiser is no Adam."""
+    return rule.betas or (0.5, 0.999), 1e-8 if rule.eps is None else rule.eps
 
 
 def by_differences(loss, network, game, real, z, h=1e-3):

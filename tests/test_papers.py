@@ -1,5 +1,7 @@
 """The studies of examples/papers in their smallest size, and what they share."""
 
+import doctest
+import io as std_io
 import json
 import os
 import signal
@@ -9,19 +11,29 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import jobs
 import numpy as np
+import pacgan_2d
+import players
 import pytest
+import samples
+import stacked_mnist
 import study
+import tables
 import trials
+import unrolled_ring
 from matplotlib.image import imread
+from scipy import stats
 
 from minigan import Tensor, io, nn
+from minigan.data import grid, ring
 from minigan.gan import Game, RunError, names, simultaneous_step
 from minigan.optim import Adam
 from minigan.streams import stream
 
 PAPERS = Path(__file__).parent.parent / "examples" / "papers"
-STUDIES = sorted(path.stem for path in PAPERS.glob("*.py") if path.stem not in ("jobs", "study", "trials"))
+STUDIES = sorted(path.stem for path in PAPERS.glob("*.py") if "\nif __name__ ==" in path.read_text("utf-8"))
+SHARED = [jobs, players, samples, study, tables, trials]
 
 
 def run(name, *arguments, folder, **options):
@@ -35,6 +47,11 @@ def run(name, *arguments, folder, **options):
 # ------------------------------------------------------------------------------------- the studies
 
 
+def test_every_file_is_a_study_or_shared():
+    assert len(STUDIES) == 7
+    assert {path.stem for path in PAPERS.glob("*.py")} == {*STUDIES, *(m.__name__ for m in SHARED)}
+
+
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_writes_numbers_a_table_and_a_picture(name, tmp_path):
     done = run(name, "--quick", "--seeds", 2, folder=tmp_path)
@@ -44,6 +61,14 @@ def test_a_study_writes_numbers_a_table_and_a_picture(name, tmp_path):
     assert {path.name for path in folder.iterdir()} >= {"README.md", "figure.png", "results.json"}
     found = json.loads((folder / "results.json").read_text())
     assert found["trials"]
+    assert [path.name for path in folder.rglob("*.png")] == ["figure.png"]
+    if name in ("stacked_mnist", "which_loss"):  # trials of two classifiers are never mixed
+        assert 0.1 < found["settings"]["classifier"]["accuracy"] <= 1
+    if name == "stacked_mnist":
+        with_images = [trial for trial, what in found["trials"].items() if "images" in what]
+        assert sorted(with_images) == sorted(trial for trial in found["trials"] if "seed 0" in trial)
+        for trial in with_images:
+            assert samples.unpacked(found["trials"][trial]["images"]).shape == (36, 3, 28, 28)
     assert found["command"] == f"python examples/papers/{name}.py --quick --seeds 2"
     text = (folder / "README.md").read_text()
     assert text.startswith("# ")
@@ -108,13 +133,14 @@ def test_two_studies_do_not_share_a_folder(tmp_path):
         results.measure({"a": lambda: other.measure({"b": dict})[0]})
 
 
-def walk(folder, total, stop_at=None):
+def walk(folder, total, stop_at=None, wait=0.0):
     """A random walk, one step at a time, that presses Ctrl-C at some step."""
     place = nn.Linear(1, 1, rng=0)
     for step in study.steps(folder, {"place": place}, total):
         place.weight = Tensor(
             place.weight.data + stream(0, "walk", step).standard_normal((1, 1), "f4"), requires_grad=True
         )
+        time.sleep(wait)
         if step == stop_at:
             os.kill(os.getpid(), signal.SIGINT)
     return place.weight.numpy()
@@ -125,6 +151,82 @@ def test_steps_go_on_where_they_were_stopped(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         walk(tmp_path / "b", 20, stop_at=11)
     assert np.array_equal(walk(tmp_path / "b", 20), whole)
+
+
+class Killed(Exception):
+    """Ends a trial at once, with no time to save anything: as kill -9 does."""
+
+
+def slow(folder, total, killed_at=None):
+    """Steps of 0.05 s, with a checkpoint after each. Gives the numbers of those that it made."""
+    made = []
+    for step in study.steps(folder, {"made": study.Notes([])}, total, every=0.0):
+        made.append(step)
+        time.sleep(0.05)
+        if step == killed_at:
+            raise Killed
+    return {"made": made}
+
+
+def test_the_seconds_of_a_trial_that_was_killed_are_not_lost(tmp_path):
+    results = study.Results(options(tmp_path), {})
+    for end in (6, 12):
+        with pytest.raises(Killed):
+            results.measure({"a": lambda end=end: slow(results.unfinished("a"), 15, killed_at=end)})
+    results.measure({"a": lambda: slow(results.unfinished("a"), 15)})
+    found = results.trials["a"]
+    assert found["made"] == [12, 13, 14]
+    assert 15 * 0.05 <= found["seconds"] < 15
+    assert not results.unfinished("a").exists()
+
+
+def test_the_seconds_of_a_trial_that_heard_ctrl_c_are_not_lost(tmp_path):
+    results = study.Results(options(tmp_path), {})
+    with pytest.raises(KeyboardInterrupt):
+        results.measure({"a": lambda: {"place": walk(results.unfinished("a"), 20, 11, wait=0.02)}})
+    results.measure({"a": lambda: {"place": walk(results.unfinished("a"), 20, wait=0.02)}})
+    assert np.float32(results.trials["a"]["place"]) == walk(tmp_path / "b", 20)
+    assert 20 * 0.02 <= results.trials["a"]["seconds"] < 20
+
+
+def test_a_checkpoint_of_other_settings_is_not_taken_up(tmp_path):
+    first = study.Results(options(tmp_path), {"steps": 5, "rate": 1})
+    with pytest.raises(Killed):
+        first.measure({"a": lambda: slow(first.unfinished("a"), 5, killed_at=2)})
+    (tmp_path / "results.json").unlink()
+    second = study.Results(options(tmp_path), {"steps": 5, "rate": 2})
+    second.measure({"a": lambda: slow(second.unfinished("a"), 5)})
+    assert second.trials["a"]["made"] == [0, 1, 2, 3, 4]
+    again = study.Results(options(tmp_path), {"rate": 2, "steps": 5})  # the order is none of the settings
+    assert again.unfinished("a") == second.unfinished("a") != first.unfinished("a")
+    assert again.unfinished("a, b") != again.unfinished("a; b")
+
+
+class Screen(std_io.TextIOWrapper):
+    """A file that passes for a terminal. Processes that are forked write to the same one."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("kind", [Screen, std_io.TextIOWrapper])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_terminal_is_shown_what_runs(count, kind, tmp_path, monkeypatch):
+    results = study.Results(options(tmp_path, jobs=count), {})
+    with open(tmp_path / "said", "wb", buffering=0) as file:
+        monkeypatch.setattr(sys, "stderr", kind(file, "utf-8", write_through=True))
+        results.measure({n: lambda n=n: slow(results.unfinished(n), 4) for n in ("first", "second", "third")})
+    said = (tmp_path / "said").read_bytes().decode()
+    if kind is not Screen:
+        assert said == ""
+    elif count == 1:
+        assert "running: first (2 waiting)\n" in said and "running: third (0 waiting)\n" in said
+        assert "/4 [" in said  # a bar
+        assert said.endswith("\r")  # and it is wiped away
+    else:
+        assert said.startswith("running: first; second (1 waiting)\n")
+        assert "third (0 waiting)\n" in said
+        assert "/4 [" not in said  # two bars would be in each other's way
 
 
 def test_ctrl_c_and_the_same_command_again(tmp_path):
@@ -190,16 +292,221 @@ def test_a_checkpoint_that_is_none(content, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("module", SHARED, ids=lambda module: module.__name__)
+def test_what_the_docstrings_say(module):
+    assert doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE).failed == 0
+
+
+@pytest.mark.parametrize(("looks", "steps"), [(1, 7), (3, 10), (7, 7), (20, 7000), (4, 2001)])
+def test_looks_are_spread_evenly(looks, steps):
+    after = [step for step in range(steps) if study.due(step, looks, steps)]
+    assert len(after) == looks
+    assert after[-1] == steps - 1
+    gaps = np.diff([-1, *after])
+    assert gaps.max() - gaps.min() <= 1
+
+
+# ------------------------------------------------------------------------------------ numbers in words
+
+
 def test_mean_and_standard_error():
-    mean, error = study.mean_se([1.0, 2.0, 3.0, 6.0])
+    mean, error = tables.mean_se([1.0, 2.0, 3.0, 6.0])
     assert (mean, error) == (3.0, pytest.approx(np.sqrt(14 / 3 / 4)))
-    assert study.plus_minus([1.0, 2.0, 3.0, 6.0], 1) == "3.0 ± 1.1"
-    assert study.plus_minus([1.0], 1) == "1.0"
-    assert study.table(["", "modes"], [["GAN", 6.3]]).splitlines() == [
+    assert tables.plus_minus([1.0, 2.0, 3.0, 6.0], 1) == "3.0 ± 1.1"
+    assert tables.plus_minus([1.0], 1) == "1.0"
+    assert tables.table(["", "modes"], [["GAN", 6.3]]).splitlines() == [
         "|  | modes |",
         "|---|---|",
         "| GAN | 6.3 |",
     ]
+
+
+def test_summary():
+    assert tables.summary([1.0, 2.0, 3.0, 6.0]) == (3.0, pytest.approx(np.sqrt(14 / 3)), 4)
+    assert np.isnan(tables.summary([2.0])[1])
+    assert np.isnan(tables.summary([2.0, np.nan])[:2]).all()
+    assert tables.summary([2.0, np.inf])[0] == np.inf
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.2, 1.6, 3.0])
+def test_an_order_is_told_where_welch_is_sure(shift):
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(size=6), rng.normal(shift, 2.0, size=9)
+    sure = stats.ttest_ind(a, b, equal_var=False).pvalue < 0.05
+    assert sure == (shift > 1.5)  # p is 0.07 at 1.2, and 0.015 at 1.6
+    assert tables.order(tables.summary(a), tables.summary(b)) == ("<" if sure else "?")
+    assert tables.order(tables.summary(b), tables.summary(a)) == (">" if sure else "?")
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "told"),
+    [
+        ([1.0], [9.0], "?"),
+        ([1.0, 1.0, np.nan], [9.0, 9.1, 9.2], "?"),
+        ([1.0, 1.1, np.inf], [9.0, 9.1, 9.2], "?"),
+        ([8.0, 4.0, 0.0], [1.0, -1.0] * 15, "?"),  # Student, who has one spread for both, would be sure
+        ([8, 8, 8], [8, 8, 8], "?"),
+        ([8, 8, 8], [7, 7, 7], ">"),
+    ],
+)
+def test_an_order_at_the_edges(a, b, told):
+    assert tables.order(tables.summary(a), tables.summary(b)) == told
+
+
+# --------------------------------------------------------------------------- digits, and what G draws
+
+
+def a_generator():
+    """G with BatchNorm, whose running averages are not those of a batch."""
+    g = nn.Sequential(nn.Linear(3, 4, rng=0), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 2, rng=1))
+    g(Tensor(stream(0, "z").standard_normal((50, 3), "f4")))
+    return g
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_samples_are_drawn_in_evaluation_mode(training):
+    g, z = a_generator(), stream(1, "z").standard_normal((10, 3), "f4")
+    expected = g.eval()(Tensor(z)).numpy()
+    g.train(training)
+    before = {name: np.array(value) for name, value in g.state_dict().items()}
+    for at_once in (None, 4, 10, 99):
+        np.testing.assert_allclose(samples.drawn(g, z, at_once), expected, rtol=1e-6)
+    assert {m.training for m in g.modules()} == {training}
+    for name, value in g.state_dict().items():
+        assert np.array_equal(value, before[name])
+
+
+def test_g_gets_blocks_and_no_history_and_is_put_back_after_an_error():
+    seen = []
+
+    class Fragile(nn.Module):
+        def __init__(self):
+            self.layer = nn.Linear(3, 2, rng=0)
+
+        def forward(self, x):
+            y = self.layer(x)
+            seen.append((len(x), y.requires_grad, self.training))
+            if np.isnan(x.numpy()).any():
+                raise ZeroDivisionError
+            return y
+
+    g = Fragile()
+    samples.drawn(g, np.zeros((10, 3), "f4"), 4)
+    assert seen == [(4, False, False), (4, False, False), (2, False, False)]
+    with pytest.raises(ZeroDivisionError):
+        samples.drawn(g, np.full((10, 3), np.nan, "f4"))
+    assert g.training
+
+
+def test_images_as_text():
+    images = stream(0, "images").uniform(-1.2, 1.2, (4, 3, 5, 5)).astype("f4")
+    images[0, 0, 0, :3] = np.nan, np.inf, -np.inf
+    kept = json.loads(json.dumps(samples.packed(images)))
+    found = samples.unpacked(kept)
+    assert found.dtype == np.uint8
+    assert found[0, 0, 0, :3].tolist() == [128, 255, 0]
+    np.testing.assert_allclose(found[1:] / 127.5 - 1, np.clip(images[1:], -1, 1), atol=0.5 / 127.5 + 1e-6)
+    assert len(json.dumps(samples.packed(np.zeros((36, 3, 28, 28))))) < 1000
+    assert study._brief({"modes": 3, "images": kept}) == "modes 3"
+
+
+def test_digits_are_rendered_for_quick_only(monkeypatch, tmp_path):
+    monkeypatch.setattr(samples, "rendered_digits", lambda train, test, **_: ("rendered", train, test))
+    monkeypatch.setattr(samples, "load", lambda name, folder: (name, folder))
+    assert samples.digit_images(options(None, data_dir=None), 20, 10) == ("rendered", 20, 10)
+    found = samples.digit_images(options(None, size="default", data_dir=tmp_path), 20, 10)
+    assert found == ("mnist", tmp_path)
+
+
+def test_another_classifier_makes_other_settings(tmp_path):
+    images = stream(0, "images").integers(0, 256, (20, 28, 28), dtype=np.uint8)
+    first, second, twin = (stacked_mnist.DigitClassifier(seed) for seed in (0, 1, 0))
+    for classifier in (first, second, twin):
+        classifier.accuracy = 0.99  # right on as many test images
+    known = [samples.known_by(classifier, images) for classifier in (first, second, twin)]
+    assert known[0] == known[2] != known[1]
+    study.Results(options(tmp_path), {"classifier": known[0]})
+    study.Results(options(tmp_path), {"classifier": known[2]})
+    with pytest.raises(RunError, match=r"other settings \(classifier\)"):
+        study.Results(options(tmp_path), {"classifier": known[1]})
+
+
+def test_samples_that_are_not_finite_find_nothing():
+    x = ring().centres.repeat(3, axis=0)
+    assert samples.near_centres(x, ring()).modes == 8
+    x[0, 0] = np.nan
+    report = samples.near_centres(x, ring())
+    assert (report.modes, report.high_quality, report.reverse_kl) == (0, 0.0, np.inf)
+
+
+def test_stacked_digits_that_are_nan_are_read_as_grey():
+    classifier = stacked_mnist.DigitClassifier(0)
+    nan, grey = (stacked_mnist.digits_in(np.full((2, 3, 28, 28), v, "f4"), classifier) for v in (np.nan, 0))
+    assert np.array_equal(nan, grey)
+
+
+# ------------------------------------------------------------------------------ rings, grids, and the end
+
+
+def test_the_reverse_kl_of_all_samples_counts_them_by_their_nearest_centre():
+    square = grid()
+    far = square.centres + 10 * square.sigma  # nothing is of high quality
+    found = pacgan_2d.judged([far, np.concatenate([far, far[:5]]), square.centres[:1]], square)
+    assert found["modes"] == [0, 0, 1]
+    assert found["reverse_kl"][:2] == [np.inf, np.inf]
+    p = np.array([2 / 30] * 5 + [1 / 30] * 20)
+    expected = [0, np.log(25) + (p * np.log(p)).sum(), np.log(25)]
+    assert found["reverse_kl_all"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_verdict_says_which_rows_differ_clearly_from_the_gan():
+    def cell(modes, kl, kl_all):
+        return {"modes": modes, "reverse_kl": kl, "reverse_kl_all": kl_all}
+
+    usual = cell([6, 7, 6, 5], [0.4, 0.5, 0.6, 0.5], [np.inf, np.inf, 1.0, 1.0])
+    found = {f"{row}, {data}": usual for row in pacgan_2d.ROWS for data in pacgan_2d.DATA}
+    found["PacGAN2, ring"] = cell([8, 8, 8, 8], [0.1, 0.1, 0.11, 0.09], [0.1] * 4)
+    found["WGAN-GP, grid"] = cell([2, 2, 3, 1], [2.1, 1.9, 2.0, 2.0], [0.1] * 4)
+    lines = {line.split(" | ")[0][2:]: line for line in pacgan_2d.verdict(found).splitlines() if "|" in line}
+    assert "GAN" not in lines
+    assert lines["PacGAN2"] == "| PacGAN2 | >, 1.33 | <, 0.20 | ? | ?, 1.00 | ?, 1.00 | ? |"
+    assert lines["WGAN-GP"] == "| WGAN-GP | ?, 1.00 | ?, 1.00 | ? | <, 0.33 | >, 4.00 | ? |"
+
+
+def test_a_pile_that_diverges_is_judged_and_does_not_end_the_study(tmp_path):
+    size = {**pacgan_2d.SIZES["quick"], "lr": 1e30, "falling": False, "steps": {"ring": 40, "grid": 40}}
+    found = {
+        f"{row}, {data}": pacgan_2d.cell(row, data, range(2), size, "numpy", tmp_path / row)
+        for row in ("GAN", "WGAN-GP")
+        for data in ("ring",)
+    }
+    sound = pacgan_2d.cell("GAN", "ring", range(2), pacgan_2d.SIZES["quick"], "numpy", tmp_path / "sound")
+    assert "diverged" not in sound
+    for row in pacgan_2d.ROWS:
+        found.setdefault(f"{row}, ring", sound)
+    for row in ("GAN", "WGAN-GP"):
+        end = found[f"{row}, ring"]["diverged"]
+        assert 0 <= end < 40
+        assert found[f"{row}, ring"]["looks"][-1]["step"] == found[f"{row}, ring"]["step"] == end
+        assert len(found[f"{row}, ring"]["modes"]) == 2
+        assert f"| {row} (diverged at step {end}) |" in pacgan_2d.as_table(found, "ring")
+    found |= {f"{row}, grid": found[f"{row}, ring"] for row in pacgan_2d.ROWS}
+    found = json.loads(json.dumps(study._plain(found)))  # as they come back from the file
+    pacgan_2d.verdict(found)
+    pacgan_2d.figure(found, tmp_path / "figure.png")
+
+
+def test_a_ring_that_diverges_is_judged_and_does_not_end_the_study(tmp_path):
+    size = {**unrolled_ring.SIZES["quick"], "lr_d": 1e38, "lr_g": 1e38, "steps": 60}
+    found = {
+        name: unrolled_ring.row(name, range(2), size, "numpy", tmp_path / name) for name in unrolled_ring.ROWS
+    }
+    found = json.loads(json.dumps(study._plain(found)))
+    for name, row in found.items():
+        assert 0 <= row["diverged"] < 60, name
+        assert row["looks"][-1]["step"] == row["snapshots"][-1]["step"] == row["diverged"]
+        assert f"| {name} (diverged at step {row['diverged']}) |" in unrolled_ring.as_table(found)
+    unrolled_ring.figure(found, 2, tmp_path / "figure.png")
 
 
 # ------------------------------------------------------------------------------- many trials at once
@@ -273,11 +580,11 @@ def test_a_pile_of_one_is_the_usual_network():
     weight = d.body[0].linear.weight.numpy()[0].T
     maxout.load_state_dict({"weight": weight, "bias": np.zeros(3 * WIDE)})
     plain_d = nn.Sequential(maxout, usual(d.body[1]))
-    for networks, adams in (
+    for pair, adams in (
         ((g, d), [trials.adam(network, 1, 0.05, (0.5, 0.9)) for network in (g, d)]),
         ((plain_g, plain_d), [Adam(n.parameters(), 0.05, (0.5, 0.9)) for n in (plain_g, plain_d)]),
     ):
-        game = Game(*networks, names.loss("non-saturating"), *adams, separate=False)
+        game = Game(*pair, names.loss("non-saturating"), *adams, separate=False)
         for step in range(5):
             real, z = (Tensor(part) for part in stream(7, "step", step).normal(size=(2, BATCH, 2)))
             simultaneous_step(game, real, z)

@@ -152,6 +152,35 @@ def test_the_rate_is_that_of_the_optimiser_of_d():
     assert float(given) == float(taken)
 
 
+@pytest.mark.parametrize(
+    ("given", "betas", "eps"),
+    [
+        ({}, (0.8, 0.9), 0.01),
+        ({"betas": (0.2, 0.7)}, (0.2, 0.7), 0.01),
+        ({"eps": 0.1}, (0.8, 0.9), 0.1),
+        ({"betas": (0.0, 0.7), "eps": 0.0}, (0.0, 0.7), 0.0),
+    ],
+)
+def test_betas_and_eps_are_those_of_ds_adam_unless_they_are_given(given, betas, eps):
+    (real, z), game = batch(), a_game(Unrolled(3, **given))
+    game.d_optimizer = Adam(game.d.parameters(), 0.05, (0.8, 0.9), eps=0.01)
+    found, _ = gradient_through(game, real, z)
+    expected = loss_after_real_steps(game, real, z, 3, lambda params: Adam(params, 0.05, betas, eps))
+    assert np.isclose(float(found), expected, rtol=1e-12)
+    other = loss_after_real_steps(game, real, z, 3, lambda params: Adam(params, 0.05, (0.5, 0.999)))
+    assert not np.isclose(float(found), other, rtol=1e-6)
+
+
+def test_where_d_has_no_adam_the_usual_values_are_taken():
+    (real, z), game = batch(), a_game(Unrolled(3, lr=0.05))
+    game.d_optimizer = SGD(game.d.parameters(), 0.3)
+    found, _ = gradient_through(game, real, z)
+    expected = loss_after_real_steps(
+        game, real, z, 3, lambda params: Adam(params, 0.05, (0.5, 0.999), eps=1e-8)
+    )
+    assert np.isclose(float(found), expected, rtol=1e-12)
+
+
 def test_each_time_the_optimiser_begins_anew():
     game, (real, z) = a_game(Unrolled(2)), batch()
     first, second = (gradient_through(game, real, z)[0] for _ in range(2))
@@ -246,7 +275,7 @@ def test_no_history_outlives_the_step():
 
 def test_it_goes_on_from_what_adam_remembers():
     """With remember=True the K steps ahead are those that D's own Adam would make."""
-    game, (real, z) = a_game(Unrolled(3, eps=0.01, remember=True)), batch()
+    game, (real, z) = a_game(Unrolled(3, remember=True)), batch()
     game.d_optimizer.eps = 0.01
     for seed in range(4):
         alternating_step(game, [Tensor(values(seed, 5, 2))], [Tensor(values(seed, 5, 3))])

@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 import study
+import tables
 
 from minigan import Tensor, grad, nn
 from minigan.gan import Game, Term
@@ -231,7 +232,7 @@ def table_of_rows(found: Sequence[dict[str, Any]]) -> str:
             line = [row.name, write(*values), row.formula, f"{measured['difference']:.0e}", f"{factor:.5f}"]
         lines.append([*line, f"{measured['simultaneous']:.3g} / {measured['alternating']:.3g}", row.by_hand])
     header = ["", "λ measured", "λ by formula", "largest difference", "factor", "distance", "by hand"]
-    return study.table(header, lines)
+    return tables.table(header, lines)
 
 
 def table_of_rounds(backend: str) -> str:
@@ -243,7 +244,7 @@ def table_of_rounds(backend: str) -> str:
         numbers = np.sqrt(n_g * n_d) * h, np.linalg.det(m), np.trace(m), trace, largest
         lines.append([n_g, n_d, h, *(f"{number:.4f}" for number in numbers)])
     header = ["n_g", "n_d", "h", "√(n_g n_d) h", "determinant", "trace", "trace by formula", "largest factor"]
-    return study.table(header, lines)
+    return tables.table(header, lines)
 
 
 TEXT = """\

@@ -35,12 +35,16 @@ def possible() -> bool:
 
 
 def side_by_side(
-    trials: Mapping[str, Trial], jobs: int, lock: int | None, keep: Callable[[str, dict[str, Any]], None]
+    trials: Mapping[str, Trial],
+    jobs: int,
+    lock: int | None,
+    keep: Callable[[str, dict[str, Any]], None],
+    tell: Callable[[list[str], int], None],
 ) -> None:
     """Each trial in a process of its own, on its own share of the cores; `jobs` of them at a time.
 
     lock: the file descriptor of a lock that is to end with this process. keep(name, found): told of each
-    trial that is done.
+    trial that is done. tell(running, waiting): told which trials run, whenever others do, and how many wait.
     """
     cores = sorted(os.sched_getaffinity(0))
     shares = [set(cores[i::jobs]) or {cores[i % len(cores)]} for i in range(jobs)]
@@ -49,6 +53,7 @@ def side_by_side(
     running: dict[Any, tuple[str, Any, set[int]]] = {}  # by the end of the pipe that hears of it
     try:
         while waiting or running:
+            more = bool(waiting and shares)
             while waiting and shares:
                 (name, trial), share = waiting.pop(0), shares.pop()
                 ours, theirs = fork.Pipe(duplex=False)
@@ -57,6 +62,8 @@ def side_by_side(
                     child.start()
                 theirs.close()
                 running[ours] = name, child, share
+            if more:
+                tell([name for name, _, _ in running.values()], len(waiting))
             done = wait(list(running))
             for ours in [pipe for pipe in running if pipe in done]:
                 name, child, share = running.pop(ours)

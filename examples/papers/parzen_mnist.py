@@ -28,9 +28,11 @@ from functools import partial
 
 import numpy as np
 import study
+import tables
+from samples import digit_images, drawn
 
-from minigan import Tensor, backend, nn, no_grad, viz
-from minigan.data import Batches, load, rendered_digits, scaled
+from minigan import Tensor, backend, nn, viz
+from minigan.data import Batches, scaled
 from minigan.gan import EMA, Game, Noise, NonSaturating
 from minigan.gan.steps import simultaneous_step
 from minigan.metrics import judge_parzen
@@ -132,18 +134,16 @@ def gan(results: study.Results, size: dict, data: tuple, seed: int, name: str) -
         ema.update(g)
         if (step + 1) % (size["every"] * len(batches)) == 0:
             for network, curve in zip((g, ema.module(g)), curves.values(), strict=True):
-                samples = draw(network, size["samples"], seed, epoch + 1)
+                samples = drawn(network, fresh(size["samples"], seed, epoch + 1))
                 curve.append({"epoch": epoch + 1, **judge(results.options, samples, validation, test)})
-    shown = np.rint(draw(g, 48, seed, size["epochs"]) * 255).astype(np.uint8)
+    shown = np.rint(drawn(g, fresh(48, seed, size["epochs"])) * 255).astype(np.uint8)
     images = [image.tobytes().hex() for image in shown]
     return {**curves["curve"][-1], **curves, "images": images}
 
 
-def draw(g: nn.Module, count: int, seed: int, epoch: int) -> np.ndarray:
-    """So many images, made by G of noise that it has not seen in training."""
-    z = stream(seed, "parzen", epoch).random((count, NOISE), dtype=np.float32) * 2 - 1
-    with no_grad():
-        return g(Tensor(z, backend=g.parameters()[0].backend)).numpy()
+def fresh(count: int, seed: int, epoch: int) -> np.ndarray:
+    """Noise (N, 100) that G has not seen in training."""
+    return stream(seed, "parzen", epoch).random((count, NOISE), dtype=np.float32) * 2 - 1
 
 
 def judge(options: argparse.Namespace, samples: np.ndarray, validation: np.ndarray, test: np.ndarray) -> dict:
@@ -215,10 +215,7 @@ def main(options: argparse.Namespace) -> None:
 
 def images(options: argparse.Namespace, size: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pixels (N, 784) from 0 to 1 for training, for choosing sigma and epoch, and for testing."""
-    if options.size == "quick":
-        found = rendered_digits(600, 100, progress=False, say=print)
-    else:
-        found = load("mnist", options.data_dir)
+    found = digit_images(options, 600, 100)
     x, test = (scaled(part, 0.0, 1.0).reshape(-1, PIXELS) for part in (found.images, found.test_images))
     return x[: size["train"]], x[size["train"] :][: size["validation"]], test
 
@@ -235,12 +232,12 @@ def rows(size: dict, simple: dict, runs: list[list[dict]], averages: list[list[d
     }
     lines = [[f"{name} (Goodfellow et al. 2014)", value, "", ""] for name, value in PAPER.items()]
     for name, found in ours.items():
-        mean, spread = study.mean_se([entry["mean"] for entry in found])
-        error = study.mean_se([entry["error"] for entry in found])[0]
+        mean, spread = tables.mean_se([entry["mean"] for entry in found])
+        error = tables.mean_se([entry["error"] for entry in found])[0]
         sigma = " and ".join(sorted({f"{entry['sigma']:.3f}" for entry in found}))
         between = f"{spread:.1f}" if len(found) > 1 else ""
         lines.append([name, f"{mean:.1f} ± {error:.1f}", between, sigma])
-    return study.table(
+    return tables.table(
         ["samples of", "log-likelihood ± s.e. over test images", "s.e. of the mean over seeds", "sigma"],
         lines,
     )

@@ -22,7 +22,7 @@ its own are like, so what can be compared is the pattern of the four rows, and n
   to 1, and samples are judged unscaled. Here all images go from -1 to 1.
 - Packed with m = 3 has batches of 129 images, not 128: batches are made of whole packs.
 - G is judged in evaluation mode: BatchNorm uses its running averages.
-- Unrolled looks ahead with an Adam of D's rates and β that begins anew at each step of G.
+- Unrolled looks ahead with an Adam like D's that begins anew at each step of G.
 - Where a number becomes infinite or NaN, training ends there, and G is judged as it is.
 """
 
@@ -30,18 +30,20 @@ from __future__ import annotations
 
 import argparse
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import players
 import study
+import tables
+from players import NOISE, TINY_NOISE
+from samples import digit_images, drawn, known_by, packed, unpacked
 
-from minigan import Tensor, backend, nn, no_grad, viz
-from minigan.data import load, rendered_digits, scaled
+from minigan import Tensor, backend, nn, viz
+from minigan.data import scaled
 from minigan.finite import NonFiniteError
-from minigan.gan import Game, Packed, Unrolled, alternating_step, names
+from minigan.gan import Game, Unrolled, alternating_step, names
 from minigan.metrics import DigitClassifier, digit_classifier, judge_stacked
-from minigan.nn import init
 from minigan.optim import Adam
 from minigan.streams import stream
 
@@ -92,88 +94,11 @@ SIZES: dict[str, dict[str, Any]] = {
         "slopes_steps": 50_000, "slopes_batch": 128, "slopes_filters": 64,
     },
 }  # fmt: skip
-NOISE, SLOPES_NOISE = 256, 64
 # γ is high: two images are 20 or 30 apart, and their logits must not be. With γ = 1 and a rate of 5e-4, D won
 # at once, and G made three kinds of images.
 SLOPES_RATE, GAMMA = 1e-3, 30.0
 BLOCK = 128  # samples made at a time
-
-
-# ------------------------------------------------------------------------------------- the networks
-
-
-def tiny_networks(filters: int, part: int, m: int, rng: np.random.Generator) -> tuple[nn.Module, nn.Module]:
-    """G: noise (N, 256) → images (N, 3, 28, 28). D: images → logits (N/m, 1). filters: of G's last."""
-    f, d_f = filters, filters // part
-
-    def up(c: int, o: int, extra: int) -> list[nn.Module]:
-        convolution = nn.ConvTranspose2d(c, o, 3, stride=2, padding=1, output_padding=extra, rng=rng)
-        return [convolution, nn.BatchNorm2d(o), nn.ReLU()]
-
-    def down(c: int, o: int) -> list[nn.Module]:
-        return [nn.Conv2d(c, o, 3, stride=2, padding=1, rng=rng), nn.BatchNorm2d(o), nn.LeakyReLU(0.3)]
-
-    g = nn.Sequential(
-        nn.Linear(NOISE, 4 * 4 * 8 * f, rng=rng),
-        nn.Reshape(8 * f, 4, 4),
-        nn.BatchNorm2d(8 * f),
-        nn.ReLU(),
-        *up(8 * f, 4 * f, 0),  # 7 x 7
-        *up(4 * f, 2 * f, 1),  # 14 x 14
-        *up(2 * f, f, 1),  # 28 x 28
-        nn.Conv2d(f, 3, 3, padding=1, rng=rng),
-        nn.Tanh(),
-    )
-    d = nn.Sequential(
-        *down(3 * m, d_f),  # 14 x 14
-        *down(d_f, 2 * d_f),  # 7 x 7
-        *down(2 * d_f, 4 * d_f),  # 4 x 4
-        nn.Flatten(),
-        nn.Linear(4 * 4 * 4 * d_f, 1, rng=rng),
-    )
-    return g, Packed(d, m)
-
-
-def residual_networks(filters: int, rng: np.random.Generator) -> tuple[nn.Module, nn.Module]:
-    """G: noise (N, 64) → images (N, 3, 28, 28). D: images → logits (N, 1). Nothing is normalised.
-
-    The second convolution of each block begins at zero, so each block begins as the identity, and signals
-    keep their size from layer to layer.
-    """
-    f = filters
-    last = []  # convolutions of the blocks
-
-    def block(c: int) -> nn.Module:
-        first, second = (nn.Conv2d(c, c, 3, padding=1, rng=rng) for _ in range(2))
-        last.append(second)
-        return nn.Residual(nn.Sequential(nn.LeakyReLU(0.2), first, nn.LeakyReLU(0.2), second))
-
-    g = nn.Sequential(
-        nn.Linear(SLOPES_NOISE, 7 * 7 * 2 * f, rng=rng),
-        nn.Reshape(2 * f, 7, 7),
-        block(2 * f),
-        nn.Upsample(2),
-        nn.Conv2d(2 * f, f, 1, rng=rng),
-        block(f),  # 14 x 14
-        nn.LeakyReLU(0.2),
-        nn.ConvTranspose2d(f, 3, 4, stride=2, padding=1, rng=rng),  # 28 x 28
-        nn.Tanh(),
-    )
-    d = nn.Sequential(
-        nn.Conv2d(3, f, 4, stride=2, padding=1, rng=rng),  # 14 x 14
-        block(f),
-        nn.AvgPool(2),
-        nn.Conv2d(f, 2 * f, 1, rng=rng),
-        block(2 * f),  # 7 x 7
-        nn.LeakyReLU(0.2),
-        nn.Flatten(),
-        nn.Linear(7 * 7 * 2 * f, 1, rng=rng),
-    )
-    for network in (g, d):
-        init.fill(network, partial(init.kaiming_normal, rng=rng, slope=0.2))
-    for convolution in last:
-        init.fill(convolution, init.zeros)
-    return g, d
+SHOWN = 36  # of seed 0 in the figure
 
 
 # ---------------------------------------------------------------------------------------- the trials
@@ -182,17 +107,17 @@ def residual_networks(filters: int, rng: np.random.Generator) -> tuple[nn.Module
 def tiny_game(size: dict[str, Any], row: str, part: int, seed: int, where: str) -> Game:
     """A row of PacGAN's table 3."""
     m, ahead = TINY[row]
-    g, d = (x.to(where) for x in tiny_networks(size["filters"], part, m, stream(seed, "weights")))
+    g, d = (x.to(where) for x in players.tiny(size["filters"], part, m, stream(seed, "weights")))
     betas = (0.5, 0.99)
     adams = Adam(g.parameters(), 1e-4 * size["rate"], betas), Adam(d.parameters(), 2e-4 * size["rate"], betas)
-    unrolled = Unrolled(ahead, betas=betas) if ahead else None
+    unrolled = Unrolled(ahead) if ahead else None
     return Game(g, d, names.loss("non-saturating"), *adams, unrolled=unrolled)
 
 
 def slopes_game(size: dict[str, Any], row: str, seed: int, where: str) -> Game:
     """A row of R3GAN's table 1."""
     loss, penalty = SLOPES[row]
-    g, d = (x.to(where) for x in residual_networks(size["slopes_filters"], stream(seed, "weights")))
+    g, d = (x.to(where) for x in players.residual(size["slopes_filters"], stream(seed, "weights")))
     adams = (Adam(network.parameters(), SLOPES_RATE, (0.0, 0.99)) for network in (g, d))
     return Game(g, d, names.loss(loss), *adams, terms=names.penalty(penalty, weight=GAMMA))
 
@@ -205,27 +130,28 @@ def trial(
     where = results.options.backend
     if part:
         game = tiny_game(size, row, part, seed, where)
-        steps, batch, noise = size["steps"], size["batch"], NOISE
+        steps, batch, noise = size["steps"], size["batch"], TINY_NOISE
         batch += -batch % TINY[row][0]  # whole packs
     else:
         game = slopes_game(size, row, seed, where)
-        steps, batch, noise = size["slopes_steps"], size["slopes_batch"], SLOPES_NOISE
+        steps, batch, noise = size["slopes_steps"], size["slopes_batch"], NOISE
     pixels, found, looks = backend.get(where).from_numpy(digits), {}, []
     parts = {"g": game.g, "d": game.d, "adam_g": game.g_optimizer, "adam_d": game.d_optimizer}
     for step in study.steps(results.unfinished(name), {**parts, "looks": study.Notes(looks)}, steps):
         z = Tensor(stream(seed, "noise", step).standard_normal((batch, noise), dtype="f4"), backend=where)
         try:
-            alternating_step(game, [stacked(pixels, batch, stream(seed, "stacked", step))], [z])
+            with np.errstate(all="ignore"):  # the step looks for infinite numbers itself
+                alternating_step(game, [stacked(pixels, batch, stream(seed, "stacked", step))], [z])
         except NonFiniteError:
             found["diverged"] = step
             break
-        if (step + 1) * size["looks"] % steps < size["looks"] and step + 1 < steps:
+        if study.due(step, size["looks"], steps) and step + 1 < steps:
             looks.append([step + 1, *judged(labels(game.g, noise, seed, size["few"], classifier))])
     read = labels(game.g, noise, seed, size["samples"], classifier)
     looks.append([found.get("diverged", steps), *judged(read[: size["few"]])])  # by as many as before
     modes, kl = judged(read)
-    picture = viz.grid(samples(game.g, noise, seed, BLOCK)[:36])
-    viz.save_png(results.folder / f"{results.unfinished(name).name}.png", picture)
+    if seed == 0:  # for the figure
+        found["images"] = packed(drawn(game.g, fresh(noise, seed))[:SHOWN])
     return {"modes": modes, "reverse_kl": kl, "looks": looks, **found}
 
 
@@ -235,25 +161,20 @@ def stacked(digits: Any, count: int, rng: np.random.Generator) -> Tensor:
     return Tensor(scaled(digits[chosen]), copy=False)
 
 
-def samples(g: nn.Module, noise: int, seed: int, count: int, block: int = 0) -> np.ndarray:
-    """So many images G(z), in evaluation mode, of noise that it has not seen in training."""
-    z = stream(seed, "judged", block).standard_normal((count, noise), dtype="f4")
-    g.eval()
-    with no_grad():
-        made = g(Tensor(z, backend=g.parameters()[0].backend)).numpy()
-    g.train()
-    return made
+def fresh(noise: int, seed: int, block: int = 0) -> np.ndarray:
+    """Noise for a block of samples, which G has not seen in training."""
+    return stream(seed, "judged", block).standard_normal((BLOCK, noise), dtype="f4")
 
 
 def labels(g: nn.Module, noise: int, seed: int, count: int, classifier: DigitClassifier) -> np.ndarray:
     """The digits (N, 3) in the channels of N samples. Fewer samples are the first of more."""
-    blocks = [samples(g, noise, seed, BLOCK, block) for block in range(-(-count // BLOCK))]
-    return np.concatenate([digits_in(made, classifier) for made in blocks])[:count]
+    blocks = (fresh(noise, seed, block) for block in range(-(-count // BLOCK)))
+    return np.concatenate([digits_in(drawn(g, z), classifier) for z in blocks])[:count]
 
 
 def digits_in(images: np.ndarray, classifier: DigitClassifier) -> np.ndarray:
-    """The classifier sees each channel by itself: images (N, 3, 28, 28) → (N, 3)"""
-    return classifier.labels(images.reshape(-1, 28, 28)).reshape(-1, 3)
+    """The classifier sees each channel by itself: images (N, 3, 28, 28) → (N, 3). A NaN becomes 0, grey."""
+    return classifier.labels(np.nan_to_num(images).reshape(-1, 28, 28)).reshape(-1, 3)
 
 
 def judged(read: np.ndarray) -> tuple[int, float]:
@@ -275,13 +196,10 @@ def real_images(size: dict[str, Any], digits: np.ndarray, classifier: DigitClass
 def main(options: argparse.Namespace) -> None:
     """Train all rows with all seeds."""
     size = SIZES[options.size]
-    if options.size == "quick":
-        found = rendered_digits(600, 100, progress=False, say=print)
-        classifier = digit_classifier(found, cache=False)
-    else:
-        found = load("mnist", options.data_dir)
-        classifier = digit_classifier(found)
-    results = study.Results(options, {**size, "slopes_rate": SLOPES_RATE, "gamma": GAMMA})
+    found = digit_images(options, 600, 100)
+    classifier = digit_classifier(found, cache=options.size != "quick")
+    settings = {**size, "slopes_rate": SLOPES_RATE, "gamma": GAMMA}
+    results = study.Results(options, {**settings, "classifier": known_by(classifier, found.test_images)})
     rows = [(row, part) for part in size["parts"] for row in size["tiny"]] + [(row, 0) for row in SLOPES]
     trials: dict[str, study.Trial] = {"real images": partial(real_images, size, found.images, classifier)}
     for seed in range(options.seeds):
@@ -290,7 +208,7 @@ def main(options: argparse.Namespace) -> None:
             trials[name] = partial(trial, size, row, part, seed, found.images, classifier, results, name)
     results.measure(trials)
     draw(results, size, rows)
-    results.write_up("Stacked MNIST", reduced(options, size), tables(results, size, rows))
+    results.write_up("Stacked MNIST", reduced(options, size), as_tables(results, size, rows))
 
 
 def trial_name(row: str, part: int, seed: int) -> str:
@@ -302,7 +220,7 @@ def of_seeds(results: study.Results, row: str, part: int) -> list[dict[str, Any]
     return [results.trials[trial_name(row, part, seed)] for seed in range(results.options.seeds)]
 
 
-def tables(results: study.Results, size: dict[str, Any], rows: list[tuple[str, int]]) -> str:
+def as_tables(results: study.Results, size: dict[str, Any], rows: list[tuple[str, int]]) -> str:
     """A table for each of the papers' tables."""
     real, text = results.trials["real images"], []
     header = ["", "modes of 1000, paper", "modes, ours", "KL, paper", "KL, ours"]
@@ -315,14 +233,14 @@ def tables(results: study.Results, size: dict[str, Any], rows: list[tuple[str, i
         lines = []
         for row in [row for row, p in rows if p == part]:
             found = of_seeds(results, row, part)
-            modes = study.plus_minus([trial["modes"] for trial in found], 1)
+            modes = tables.plus_minus([trial["modes"] for trial in found], 1)
             ended = sum("diverged" in trial for trial in found)
             modes += f" ({ended} of {len(found)} diverged)" * (ended > 0)
-            kl = study.plus_minus([trial["reverse_kl"] for trial in found])
+            kl = tables.plus_minus([trial["reverse_kl"] for trial in found])
             paper_modes, paper_kl = PAPER[row, part]
             lines.append([row, paper_modes, modes, paper_kl, kl])
         lines.append(["real images", "", real["modes"], "", f"{real['reverse_kl']:.2f}"])
-        text.append(f"## {titles[part]}\n\n{study.table(header, lines)}")
+        text.append(f"## {titles[part]}\n\n{tables.table(header, lines)}")
     return (
         f"Mean ± standard error over {results.options.seeds} seeds; {size['samples']:,} samples each. The "
         f"classifier is right on {real['accuracy']:.1%} of the test images. KL: of p̂, the "
@@ -349,7 +267,6 @@ def reduced(options: argparse.Namespace, size: dict[str, Any]) -> str:
 def draw(results: study.Results, size: dict[str, Any], rows: list[tuple[str, int]]) -> None:
     """Modes over the steps, and samples of seed 0 of each row."""
     from matplotlib.figure import Figure
-    from matplotlib.image import imread
 
     parts = [*size["parts"], 0]
     columns = max(sum(p == part for _, p in rows) for part in parts)
@@ -363,14 +280,13 @@ def draw(results: study.Results, size: dict[str, Any], rows: list[tuple[str, int
             if whole:
                 steps = [look[0] for look in whole[0]]
                 means, errors = zip(
-                    *(study.mean_se([look[k][1] for look in whole]) for k in range(len(steps))), strict=True
+                    *(tables.mean_se([look[k][1] for look in whole]) for k in range(len(steps))), strict=True
                 )
                 curves.errorbar(
                     steps, means, np.nan_to_num(errors), capsize=2, lw=1.2, label=row, color=f"C{j}"
                 )
             axes = figure.add_subplot(places[i, j + 1])
-            stem = results.unfinished(trial_name(row, part, 0)).name
-            axes.imshow(imread(Path(results.folder) / f"{stem}.png"), interpolation="nearest")
+            axes.imshow(viz.grid(unpacked(found[0]["images"]), low=0, high=255), interpolation="nearest")
             axes.set(xticks=[], yticks=[])
             axes.set_title(row, fontsize=9)
         curves.set(xlabel="steps", ylabel=f"modes in {size['few']} samples", ylim=(0, None))

@@ -1,4 +1,4 @@
-"""What the studies in this folder have in common: arguments, results that survive, tables.
+"""What the studies in this folder have in common: arguments, results that survive, steps that go on.
 
     parser = study.arguments(__doc__, "dirac_gan", seeds=1)
 
@@ -6,7 +6,7 @@
         results = study.Results(options, {"steps": 500})
         results.measure({f"gan, seed {s}": partial(trial, s) for s in range(options.seeds)})
         results.trials["gan, seed 0"]                                # {"modes": 8, "seconds": 1.2}
-        results.write_up("Dirac-GAN", reduced="nothing", body=study.table(header, rows))
+        results.write_up("Dirac-GAN", reduced="nothing", body=tables.table(header, rows))
 
     if __name__ == "__main__":
         study.run(main, parser)
@@ -14,15 +14,18 @@
 A study is made of trials. What a trial measured goes to results.json as soon as it is done. When a study was
 stopped, the same command goes on with the trials that are missing, and long trials go on from a checkpoint.
 Trials know nothing of each other, so each core can work on one of its own: see --jobs. In the end the folder
-holds results.json, README.md with the table, and figure.png.
+holds results.json, README.md with the table, and figure.png. A terminal is shown which trials run meanwhile.
+
+Beside this file: jobs.py (processes), tables.py (numbers in words), samples.py (digits, and what G draws),
+trials.py (many small networks at once), players.py (those that draw digits).
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import hashlib
 import json
-import math
 import os
 import platform
 import shutil
@@ -32,11 +35,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
 
 import jobs
 import numpy as np
+from tqdm import tqdm
 
 import minigan
 from minigan import io, process
@@ -47,7 +52,7 @@ from minigan.gan.progress import Interrupted, Signals
 
 Trial = Callable[[], Mapping[str, Any]]
 
-__all__ = ["Notes", "Results", "arguments", "mean_se", "plus_minus", "run", "steps", "table"]
+__all__ = ["Notes", "Results", "arguments", "due", "file_name", "run", "steps"]
 
 
 def arguments(doc: str | None, name: str, seeds: int, mnist: bool = False) -> argparse.ArgumentParser:
@@ -126,16 +131,17 @@ class Results:
     def measure(self, trials: Mapping[str, Trial]) -> list[dict[str, Any]]:
         """What these trials found, each a dict of numbers, strings, lists. They run only if they have to."""
         missing = {
-            name: partial(_timed, trial, self.unfinished(name) / "seconds")
+            name: partial(_timed, trial, self.unfinished(name))
             for name, trial in trials.items()
             if name not in self.trials
         }
         count = min(self.options.jobs or process.cores(), len(missing))
         with _lock(self.folder) as lock:
             if count > 1 and self.options.backend == "numpy" and jobs.possible():
-                jobs.side_by_side(missing, count, lock, self._keep)
+                jobs.side_by_side(missing, count, lock, self._keep, _tell)
             else:
-                for name, trial in missing.items():
+                for i, (name, trial) in enumerate(missing.items(), start=1):
+                    _tell([name], len(missing) - i)
                     self._keep(name, trial())
         return [self.trials[name] for name in trials]
 
@@ -146,8 +152,13 @@ class Results:
         print(f"{name}: {_brief(self.trials[name])}", flush=True)
 
     def unfinished(self, name: str) -> Path:
-        """A folder for the checkpoints of this trial. It is removed when the trial is done."""
-        return self.folder / "unfinished" / "".join(c if c.isalnum() else "-" for c in name)
+        """A folder for the checkpoints of this trial. It is removed when the trial is done.
+
+        Its name has a hash of the settings, so that no trial goes on from a checkpoint of other settings.
+        """
+        settings = json.dumps([name, self.settings], sort_keys=True)
+        mark = hashlib.sha256(settings.encode()).hexdigest()[:8]
+        return self.folder / "unfinished" / f"{file_name(name)}-{mark}"
 
     def _save(self) -> None:
         versions = {
@@ -206,31 +217,53 @@ def steps(
 
     parts: all that changes from step to step and has a state_dict: networks, optimisers. What is random in a
     step should come from stream(seed, purpose, step), so that nothing else needs to be kept. The state is
-    saved in `folder` every so many seconds, and on Ctrl-C.
+    saved in `folder` every so many seconds, and on Ctrl-C. On a terminal a bar shows how far it is.
     """
-    path, done = folder / "checkpoint.npz", 0
+    path, done, seconds = folder / "checkpoint.npz", 0, 0.0
     if path.exists():
-        try:
+        with _usable(path):
             state = io.load(path)
             for name, part in parts.items():
                 if part.state_dict():  # a loss without a state of its own has nothing to load
                     part.load_state_dict(io.section(state, name))
-            done = int(state["step"])
-        except (ValueError, KeyError, TypeError) as error:
-            reason = "; ".join(line.strip() for line in str(error).splitlines())
-            raise RunError(
-                f"{path}: cannot go on from it: {reason}; remove it, and the trial begins anew"
-            ) from error
-    saved = time.monotonic()
-    with Signals() as signals, process.performance(threads):
+            done, seconds = int(state["step"]), float(state["seconds"])
+    start = saved = time.monotonic()
+    bar = tqdm(
+        total=total, initial=done, disable=not _watched(), leave=False, dynamic_ncols=True, unit="step"
+    )
+    with bar, Signals() as signals, process.performance(threads):
         for step in range(done, total):
             yield step
-            if signals.received is not None or time.monotonic() - saved > every:
+            bar.update()
+            now = time.monotonic()
+            if signals.received is not None or now - saved > every:
                 folder.mkdir(parents=True, exist_ok=True)
-                io.save(path, {"step": step + 1, **{k: part.state_dict() for k, part in parts.items()}})
+                counts = {"step": step + 1, "seconds": seconds + now - start}
+                io.save(path, {**counts, **{name: part.state_dict() for name, part in parts.items()}})
                 saved = time.monotonic()
             if signals.received is not None:
                 raise Interrupted(signals.received, step + 1, folder)
+
+
+@contextmanager
+def _usable(path: Path) -> Iterator[None]:
+    """Inside, a checkpoint is read. If it is none, or that of something else, this says so."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError) as error:
+        reason = "; ".join(line.strip() for line in str(error).splitlines())
+        raise RunError(
+            f"{path}: cannot go on from it: {reason}; remove it, and the trial begins anew"
+        ) from error
+
+
+def due(step: int, looks: int, steps: int) -> bool:
+    """Whether one of so many looks at G is due after this step: they are spread evenly, the last at the end.
+
+    >>> [step for step in range(10) if due(step, 3, 10)]
+    [3, 6, 9]
+    """
+    return (step + 1) * looks % steps < looks
 
 
 class Notes:
@@ -269,54 +302,38 @@ def _lock(folder: Path) -> Iterator[int | None]:
 # -------------------------------------------------------------------------------- one trial, one process
 
 
-def _timed(trial: Trial, clock: Path) -> dict[str, Any]:
-    """What the trial found, and the seconds it took; `clock` is a file with those until it was stopped."""
-    try:
-        before = float(clock.read_text())
-    except (FileNotFoundError, ValueError):  # it was never stopped, or killed while it wrote this
-        before = 0.0
+def _timed(trial: Trial, folder: Path) -> dict[str, Any]:
+    """What the trial found, and the seconds it took: those up to its checkpoint, if it has one, and since."""
+    path, before = folder / "checkpoint.npz", 0.0
+    if path.exists():
+        with _usable(path):
+            before = float(io.load(path)["seconds"])
     start = time.perf_counter()
-    try:
-        found = dict(trial())
-    except KeyboardInterrupt:
-        if clock.parent.exists():
-            clock.write_text(str(before + time.perf_counter() - start))
-        raise
+    found = dict(trial())
     return {**found, "seconds": round(before + time.perf_counter() - start, 2)}
 
 
-# ------------------------------------------------------------------------------------ numbers in words
+def _watched() -> bool:
+    """Whether this process is the one that talks to a terminal. Those of trials side by side keep quiet."""
+    return parent_process() is None and sys.stderr is not None and sys.stderr.isatty()
 
 
-def mean_se(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard error: sd / √n, sd with n - 1; the error of a single value is nan.
+def _tell(running: Sequence[str], waiting: int) -> None:
+    """Say which trials run, and how many come after them, if somebody watches."""
+    if _watched():
+        print(f"running: {'; '.join(running)} ({waiting} waiting)", file=sys.stderr, flush=True)
 
-    >>> mean_se([1.0, 2.0, 3.0])
-    (2.0, 0.5773502691896258)
+
+# ------------------------------------------------------------------------------------ results as text
+
+
+def file_name(name: str) -> str:
+    """The name of a trial with letters and digits only: for files.
+
+    >>> file_name("GAN + R1, ring")
+    'GAN---R1--ring'
     """
-    x = np.asarray(values, dtype=float)
-    if len(x) < 2 or not np.isfinite(x).all():
-        return float(x.mean()), math.nan
-    return float(x.mean()), float(x.std(ddof=1) / math.sqrt(len(x)))
-
-
-def plus_minus(values: Sequence[float], digits: int = 2) -> str:
-    """'mean ± standard error'; the mean alone if there is but one value."""
-    mean, error = mean_se(values)
-    return f"{mean:.{digits}f}" + ("" if math.isnan(error) else f" ± {error:.{digits}f}")
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table in Markdown.
-
-    >>> print(table(["", "modes"], [["GAN", 6.3]]))
-    |  | modes |
-    |---|---|
-    | GAN | 6.3 |
-    """
-    lines = [header, *rows]
-    text = ["| " + " | ".join(map(str, line)) + " |" for line in lines]
-    return "\n".join([text[0], "|" + "---|" * len(header), *text[1:]])
+    return "".join(c if c.isalnum() else "-" for c in name)
 
 
 def _plain(value: Any) -> Any:

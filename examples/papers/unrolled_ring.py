@@ -1,6 +1,6 @@
 """Unrolled GANs on a ring of eight Gaussians: what if G saw D's answer coming?
 
-    python examples/papers/unrolled_ring.py          three minutes on two cores
+    python examples/papers/unrolled_ring.py          about half an hour on one slow core
     python examples/papers/unrolled_ring.py --full   25,000 steps, as in the authors' demo
 
 Where D learns ten times more slowly than G, G can run away from it: it puts its samples where D expects data
@@ -10,18 +10,17 @@ with and without. Here it is measured, many times on the way: modes that are the
 
 The setting is that of the demo which the authors published (poolio/unrolled_gan), not the paper's own. Both
 play one game: D minimises L = mean softplus(-D(x)) + mean softplus(D(G(z))), and G minimises -L, taken K
-steps ahead. The steps ahead are Adam's. Two things differ from the demo:
+steps ahead. Both move at the same time, and the first of the K steps is the one that D really takes. The
+steps ahead are Adam's, and go on from what D's own Adam remembers: m, v and the number of steps.
 
-- Its eight angles begin at 0 and end at 2π, which is 0 again: seven modes, one with twice the weight. Here
-  there are eight.
-- There both move at the same time, and the first of the K steps is the one that D really takes. Here they
-  alternate: D takes its step, then G looks K more steps ahead, on the same batch.
+One thing differs from the demo. Its eight angles begin at 0 and end at 2π, which is 0 again: seven modes, one
+with twice the weight. Here there are eight.
 
-As in the demo, the K steps go on from what D's own Adam remembers: m, v and the number of steps. One row
-shows what comes of it if Adam begins anew each time. The first step of a new Adam has length η for each
-weight, however large the gradient, so hardly any gradient comes back through the first of the K steps.
+One row is not in the demo: G and D move in turn, as in most programs. That alone helps a good deal, for the
+reason that dirac_gan.py shows: steps at the same time spiral outwards, where steps in turn go in circles.
 
-All seeds are trained side by side, see trials.py.
+All seeds are trained side by side, see trials.py. Where a number of one of them becomes infinite or NaN, all
+end there, and are judged as they are.
 """
 
 import argparse
@@ -32,12 +31,14 @@ from typing import Any
 
 import numpy as np
 import study
+import tables
+from samples import drawn, near_centres
 from trials import Linear, Trials, adam, apart, together
 
-from minigan import Tensor, nn, no_grad
+from minigan import Tensor, nn
 from minigan.data import ring
-from minigan.gan import Game, Unrolled, alternating_step, losses
-from minigan.metrics import judge_modes, reverse_kl
+from minigan.finite import NonFiniteError
+from minigan.gan import Game, Unrolled, alternating_step, losses, simultaneous_step
 from minigan.streams import stream
 
 RING = ring()
@@ -46,8 +47,8 @@ JUDGED = 2500
 NEAR = 0.2 * 2 * np.sin(np.pi / 8)  # a fifth of the way from a centre to the next one
 SNAPSHOTS, SHOWN = 6, 500  # pictures of a row in the figure, and points in each
 
-# name: K, and whether the K steps go on from what D's Adam remembers
-ROWS = {"K = 0": (0, True), "K = 1": (1, True), "K = 5": (5, True), "K = 5, new Adam": (5, False)}
+# name: K, and whether G and D move at the same time
+ROWS = {"K = 0": (0, True), "K = 1": (1, True), "K = 5": (5, True), "K = 0, in turn": (0, False)}
 
 SIZES: dict[str, dict[str, Any]] = {
     "quick": {"steps": 6, "wide": 8, "noise": 4, "batch": 16, "lr_d": 1e-4, "lr_g": 1e-3, "looks": 6},
@@ -89,45 +90,58 @@ def row(
     name: str, seeds: Sequence[int], size: dict[str, Any], where: str, unfinished: Path
 ) -> dict[str, Any]:
     """Train one row of the table, all seeds at once, and judge each seed's samples again and again."""
-    (k, remembers), trials, noise = ROWS[name], len(seeds), size["noise"]
+    (k, at_once), trials, noise = ROWS[name], len(seeds), size["noise"]
     g = network(noise, size["wide"], 2, [stream(seed, "weights of G") for seed in seeds]).to(where)
     d = network(2, size["wide"], 1, [stream(seed, "weights of D") for seed in seeds]).to(where)
     adam_g, adam_d = adam(g, trials, size["lr_g"], BETAS), adam(d, trials, size["lr_d"], BETAS)
-    # the same settings as D's optimiser, with trials' eps; its learning rate is taken anyhow
-    unrolled = Unrolled(k, betas=BETAS, eps=adam_d.eps, remember=remembers) if k else None
+    unrolled = Unrolled(k, remember=True) if k else None  # the K steps have the settings of D's Adam
     game = Game(g, d, losses.Minimax(), adam_g, adam_d, unrolled=unrolled, separate=False)
     looks: list[dict[str, Any]] = []
     snapshots: list[dict[str, Any]] = []
+    found: dict[str, Any] = {}
     parts = {"g": g, "d": d, "adam_g": adam_g, "adam_d": adam_d}
     parts |= {"looks": study.Notes(looks), "snapshots": study.Notes(snapshots)}
     for step in study.steps(unfinished, parts, size["steps"], threads=1):
         rngs = [stream(seed, "step", step) for seed in seeds]
-        real = together([RING.sample(size["batch"], rng) for rng in rngs])
-        z = together([rng.standard_normal((size["batch"], noise), dtype="float32") for rng in rngs])
-        alternating_step(game, [Tensor(real, backend=where)], [Tensor(z, backend=where)])
-        if (step + 1) * size["looks"] % size["steps"] < size["looks"]:
-            found, points = look(g, noise, seeds)
-            looks.append({"step": step + 1, **found})
-            if len(looks) * SNAPSHOTS % size["looks"] < SNAPSHOTS:
+        points = together([RING.sample(size["batch"], rng) for rng in rngs])
+        normal = together([rng.standard_normal((size["batch"], noise), dtype="float32") for rng in rngs])
+        real, z = (Tensor(array, backend=where) for array in (points, normal))
+        try:
+            with np.errstate(all="ignore"):  # the step looks for infinite numbers itself
+                if at_once:
+                    simultaneous_step(game, real, z)
+                else:
+                    alternating_step(game, [real], [z])
+        except NonFiniteError:
+            found["diverged"] = step
+            break
+        if study.due(step, size["looks"], size["steps"]):
+            numbers, points = look(g, noise, seeds)
+            looks.append({"step": step + 1, **numbers})
+            if study.due(len(looks) - 1, SNAPSHOTS, size["looks"]):
                 snapshots.append({"step": step + 1, "samples": points})
-    return {"looks": looks, "snapshots": snapshots}
+    if found:
+        numbers, points = look(g, noise, seeds)
+        looks.append({"step": found["diverged"], **numbers})
+        snapshots.append({"step": found["diverged"], "samples": points})
+    return {"looks": looks, "snapshots": snapshots, **found}
 
 
 def look(g: nn.Module, noise: int, seeds: Sequence[int]) -> tuple[dict[str, Any], np.ndarray]:
     """What G makes of always the same noise: numbers for each seed, and points of the first one."""
     z = [stream(seed, "judged").standard_normal((JUDGED, noise), dtype="float32") for seed in seeds]
-    with no_grad():
-        samples = apart(g(Tensor(together(z), backend=g.parameters()[0].backend)).numpy(), len(seeds))
-    close = [judge_modes(x, RING) for x in samples]
-    loose = [judge_modes(x, RING, within=NEAR / RING.sigma) for x in samples]
+    samples = apart(drawn(g, together(z)), len(seeds))
+    close = [near_centres(x, RING) for x in samples]
+    loose = [near_centres(x, RING, within=NEAR / RING.sigma) for x in samples]
     found = {
         "modes": [report.modes for report in close],
         "high quality": [100 * report.high_quality for report in close],
         "near modes": [int((np.array(report.counts) >= JUDGED / 100).sum()) for report in loose],
         "near": [100 * report.high_quality for report in loose],
-        "reverse KL": [reverse_kl(report.counts) for report in loose],
+        "reverse KL": [report.reverse_kl for report in loose],
     }
-    return found, samples[0][:SHOWN].round(3)
+    with np.errstate(all="ignore"):  # they may be huge, if the GAN diverged
+        return found, samples[0][:SHOWN].round(3)
 
 
 # --------------------------------------------------------------------------------- what came of it
@@ -150,9 +164,9 @@ def as_table(found: dict[str, dict[str, Any]]) -> str:
         for measure, (_, digits, worse) in MEASURES.items():
             late = zip(*(here[measure] for here in looks[-max(1, len(looks) // 4) :]), strict=True)
             end, worst = looks[-1][measure], [worse(of_seed) for of_seed in late]
-            cells.append(f"{study.plus_minus(end, digits)} ({study.plus_minus(worst, digits)})")
-        lines.append([name, *cells])
-    return study.table(["", *(title for title, _, _ in MEASURES.values())], lines)
+            cells.append(f"{tables.plus_minus(end, digits)} ({tables.plus_minus(worst, digits)})")
+        lines.append([name + tables.ended(found[name]), *cells])
+    return tables.table(["", *(title for title, _, _ in MEASURES.values())], lines)
 
 
 def in_words(size: dict[str, Any]) -> str:
@@ -192,7 +206,7 @@ def figure(found: dict[str, dict[str, Any]], seeds: int, path: Path) -> None:
             axes.plot(*RING.centres.T, "o", color="0.8", markersize=9, zorder=0)
             axes.plot(*np.array(here["samples"]).T, ".", color="C0", markersize=1.5)
             axes.set(xlim=(-1.6, 1.6), ylim=(-1.6, 1.6), aspect="equal", xticks=[], yticks=[])
-            if i == 0:
+            if i == 0 or "diverged" in found[name]:
                 axes.set_title(f"step {here['step']:,}", fontsize=9)
             if j == 0:
                 axes.set_ylabel(name)
@@ -225,4 +239,4 @@ def main(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    study.run(main, study.arguments(__doc__, "unrolled_ring", seeds=3))
+    study.run(main, study.arguments(__doc__, "unrolled_ring", seeds=5))

@@ -39,6 +39,7 @@ from typing import Any
 
 import numpy as np
 import study
+import tables
 
 from minigan import Tensor, io, nn, no_grad
 from minigan.data import wgan_gp_grid, wgan_gp_ring, wgan_gp_swiss_roll
@@ -192,9 +193,9 @@ def row(data: str, method: str, found: list[dict[str, Any]]) -> list[str]:
     """A line of the table."""
 
     def percent(key: str) -> str:
-        return study.plus_minus([100 * trial[key] for trial in found], 1) + " %"
+        return tables.plus_minus([100 * trial[key] for trial in found], 1) + " %"
 
-    mean, seen = (study.plus_minus([trial[key] for trial in found], 3) for key in ("mean slope", "distance"))
+    mean, seen = (tables.plus_minus([trial[key] for trial in found], 3) for key in ("mean slope", "distance"))
     clipped = percent("at limit") if method == "clipping" else "-"
     return [data, method, percent("near one"), mean, percent("near mean"), seen, clipped]
 
@@ -227,7 +228,7 @@ def main(options: argparse.Namespace) -> None:
     results = study.Results(options, sizes)
     trials, pictures = {}, {}
     for pair in product(DATA, METHODS):
-        pictures[pair] = results.folder / "critics" / f"{results.unfinished(', '.join(pair)).name}.npz"
+        pictures[pair] = results.folder / "critics" / f"{study.file_name(', '.join(pair))}.npz"
         for seed in range(options.seeds):
             name = ", ".join([*pair, f"seed {seed}"])
             trial = Trial(*pair, seed, **sizes, backend=options.backend)
@@ -238,7 +239,7 @@ def main(options: argparse.Namespace) -> None:
     header = ["data", "method", "slopes within 0.1 of 1", "mean slope", "slopes within 10 % of their mean"]
     header += ["distance seen", "weights at the limits"]
     true = ", ".join(f"{distance} ({data})" for data, distance in DISTANCE.items())
-    body = study.table(header, rows) + "\n" + TEXT.format(fresh=FRESH, true=true, seeds=options.seeds)
+    body = tables.table(header, rows) + "\n" + TEXT.format(fresh=FRESH, true=true, seeds=options.seeds)
     results.write_up("Level sets of critics", REDUCED[options.size], body)
 
 

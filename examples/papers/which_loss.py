@@ -25,16 +25,20 @@ import argparse
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import pairwise, permutations, product
+from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import players
 import study
+import tables
+from players import NOISE
+from samples import digit_images, drawn, known_by
 from scipy import stats
 
-from minigan import Tensor, nn, no_grad
-from minigan.data import Batches, load, rendered_digits, scaled
+from minigan import Tensor, nn
+from minigan.data import Batches, scaled
 from minigan.finite import NonFiniteError
 from minigan.gan import Game, Noise, alternating_step, names
 from minigan.metrics import digit_classifier, frechet_distance, moments
@@ -71,56 +75,11 @@ SIZES: dict[str, dict[str, Any]] = {
     "full": {"network": "convolutions", "wide": 1024, "rates": [1e-4, 2e-4, 5e-4, 1e-3], "d_steps": [1, 5],
              "search": 20, "epochs": 20, "batch": 64, "images": 60_000, "samples": 10_000},
 }  # fmt: skip
-NOISE, SEARCH_SEED, AT_ONCE = 64, 0, 500
+SEARCH_SEED, AT_ONCE = 0, 500
 Found = Mapping[str, Sequence[Mapping[str, Any]]]  # the trials of each objective
-Summary = tuple[float, float, int]  # mean, standard deviation, number
 
 
-def linear_networks(wide: int, autoencoder: bool, rng: np.random.Generator) -> tuple[nn.Module, nn.Module]:
-    """G: noise (N, 64) → images (N, 784) and D: images → logits (N, 1), or copies of the images for BEGAN."""
-
-    def layers(*sizes: int, norm: bool = False) -> list[nn.Module]:
-        found: list[nn.Module] = []
-        for n_in, n_out in pairwise(sizes):
-            found += [nn.Linear(n_in, n_out, rng=rng)]
-            found += [nn.BatchNorm1d(n_out)] if norm else []
-            found += [nn.LeakyReLU(0.2)]
-        return found
-
-    g = [*layers(NOISE, wide, wide, norm=True), nn.Linear(wide, 784, rng=rng), nn.Tanh()]
-    if autoencoder:
-        d = [*layers(784, wide, 64, wide), nn.Linear(wide, 784, rng=rng), nn.Tanh()]
-    else:
-        d = [*layers(784, wide, wide), nn.Linear(wide, 1, rng=rng)]
-    return nn.Sequential(*g), nn.Sequential(*d)
-
-
-def convolutions(wide: int, autoencoder: bool, rng: np.random.Generator) -> tuple[nn.Module, nn.Module]:
-    """The paper's, which are InfoGAN's: images are (N, 1, 28, 28). D has no BatchNorm."""
-    leaky = nn.LeakyReLU(0.2)
-
-    def down(n_in: int, n_out: int) -> nn.Module:
-        return nn.Conv2d(n_in, n_out, 4, stride=2, padding=1, rng=rng)
-
-    def up(n_in: int, n_out: int) -> nn.Module:
-        return nn.ConvTranspose2d(n_in, n_out, 4, stride=2, padding=1, rng=rng)
-
-    flat, square = 128 * 7 * 7, nn.Reshape(128, 7, 7)
-    g = nn.Sequential(
-        nn.Linear(NOISE, wide, rng=rng), nn.BatchNorm1d(wide), leaky,
-        nn.Linear(wide, flat, rng=rng), nn.BatchNorm1d(flat), leaky, square,
-        up(128, 64), nn.BatchNorm2d(64), leaky, up(64, 1), nn.Tanh(),
-    )  # fmt: skip
-    see = [down(1, 64), leaky, down(64, 128), leaky, nn.Flatten()]
-    if autoencoder:
-        code = [nn.Linear(flat, 64, rng=rng), leaky, nn.Linear(64, flat, rng=rng), leaky]
-        d = nn.Sequential(*see, *code, square, up(128, 64), leaky, up(64, 1), nn.Tanh())
-    else:
-        d = nn.Sequential(*see, nn.Linear(flat, wide, rng=rng), leaky, nn.Linear(wide, 1, rng=rng))
-    return g, d
-
-
-NETWORKS = {"linear": linear_networks, "convolutions": convolutions}
+NETWORKS = {"linear": players.linear, "convolutions": players.convolutions}
 
 
 class Judge:
@@ -136,13 +95,8 @@ class Judge:
         return frechet_distance(*moments(self.classifier.features(images)), *self.reference)
 
     def drawn(self, g: nn.Module, seed: int) -> float:
-        """The distance of what G draws, with BatchNorm's running averages."""
-        z = stream(seed, "judged").uniform(-1, 1, (self.samples, NOISE)).astype("float32")
-        backend = g.eval().parameters()[0].backend
-        with no_grad():
-            starts = range(0, len(z), AT_ONCE)
-            parts = [g(Tensor(z[i : i + AT_ONCE], backend=backend)).numpy() for i in starts]
-        images = np.concatenate(parts)
+        """The distance of what G draws."""
+        images = drawn(g, stream(seed, "judged").uniform(-1, 1, (self.samples, NOISE)).astype("f4"), AT_ONCE)
         return self.distance(images) if np.isfinite(images).all() else math.nan
 
 
@@ -177,56 +131,38 @@ def trial(
 # ------------------------------------------------------------------------------ what can be said of it
 
 
-def summary(values: Sequence[float]) -> Summary:
-    """Mean, standard deviation (with n - 1) and number. Where a trial diverged, the mean is nan."""
-    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else math.nan, len(values)
-
-
-def order(a: Summary, b: Summary) -> str:
-    """One of "<", a's mean is clearly smaller than b's; ">", it is clearly larger; "?", one cannot tell.
-
-    Clearly: Welch's t test has p < 0.05, that is, his 95 % interval of the difference leaves out zero.
-
-    >>> order((1.0, 1.0, 5), (4.0, 2.0, 5)), order((3.0, 1.0, 5), (4.0, 2.0, 5))
-    ('<', '?')
-    """
-    with np.errstate(all="ignore"):  # one seed, or one that diverged: p is nan, and one cannot tell
-        p = stats.ttest_ind_from_stats(*a, *b, equal_var=False).pvalue
-    return "?" if not p < 0.05 else "<" if a[0] < b[0] else ">"
-
-
 def as_table(found: Found, floor: float) -> str:
     """The paper's numbers beside ours, and how ours were come by."""
     rows = []
     for objective, trials in found.items():
         paper = "{} ± {}".format(*PAPER[objective]) if objective in PAPER else ""
         lost = sum(math.isnan(t["distance"]) for t in trials)
-        here = f"{lost} of {len(trials)} diverged" if lost else study.plus_minus(distances(trials), 1)
+        here = f"{lost} of {len(trials)} diverged" if lost else tables.plus_minus(distances(trials), 1)
         rows.append([objective, paper, here, f"{trials[0]['lr']:g}", trials[0]["d_steps"]])
     header = ["", "FID in the paper", "distance here", "learning rate", "steps of D for one of G"]
-    return study.table(header, [*rows, ["real training images", "", f"{floor:.1f}", "", ""]])
+    return tables.table(header, [*rows, ["real training images", "", f"{floor:.1f}", "", ""]])
 
 
 def as_matrix(found: Found) -> str:
     """Which differences are clear, for each pair."""
-    told = {o: summary(distances(found[o])) for o in ranked(found)}
+    told = {o: tables.summary(distances(found[o])) for o in ranked(found)}
     rows = [
-        [f"{i}. {o}", *("" if o == p else order(told[o], told[p]) for p in told)]
+        [f"{i}. {o}", *("" if o == p else tables.order(told[o], told[p]) for p in told)]
         for i, o in enumerate(told, start=1)
     ]
-    return study.table(["this row is ... than", *(f"{i}." for i in range(1, len(rows) + 1))], rows)
+    return tables.table(["this row is ... than", *(f"{i}." for i in range(1, len(rows) + 1))], rows)
 
 
 def verdict(found: Found, rates: Sequence[float]) -> str:
     """What the paper found, and whether it was found here, in words."""
-    here = {o: summary(distances(trials)) for o, trials in found.items()}
+    here = {o: tables.summary(distances(trials)) for o, trials in found.items()}
     paper = {o: (*numbers, PAPER_SEEDS) for o, numbers in PAPER.items()}
     answers = {"<": "no, it is better", ">": "yes", "?": "one cannot tell"}
-    answer = answers[order(here["minimax"], here["non-saturating"])]
-    clear = [(a, b) for a, b in permutations(PAPER, 2) if order(paper[a], paper[b]) == "<"]
-    same, opposite = ([(a, b) for a, b in clear if order(here[a], here[b]) == sign] for sign in "<>")
+    answer = answers[tables.order(here["minimax"], here["non-saturating"])]
+    clear = [(a, b) for a, b in permutations(PAPER, 2) if tables.order(paper[a], paper[b]) == "<"]
+    same, opposite = ([(a, b) for a, b in clear if tables.order(here[a], here[b]) == sign] for sign in "<>")
     best = ranked(found)[0]
-    rivals = [o for o in found if o != best and order(here[best], here[o]) == "?"]
+    rivals = [o for o in found if o != best and tables.order(here[best], here[o]) == "?"]
     edge = [o for o, trials in found.items() if trials[0]["lr"] in (min(rates), max(rates))]
     return (
         f"- Is minimax worse than non-saturating, as in the paper? Here {answer}.\n"
@@ -247,7 +183,7 @@ def figure(found: Found, floor: float, path: Path) -> None:
     ours, theirs = sheet.subplots(1, 2, sharey=True, width_ratios=[2, 1])
     for y, (objective, trials) in enumerate(found.items()):
         values = distances(trials)
-        mean, sd, n = summary(values)
+        mean, sd, n = tables.summary(values)
         reach = stats.t.ppf(0.975, n - 1) * sd / math.sqrt(n) if n > 1 else 0.0
         ours.plot(values, [y] * n, ".", color="C0", alpha=0.4)
         ours.errorbar(mean, y, xerr=reach, fmt="o", color="C0", capsize=3)
@@ -302,12 +238,10 @@ def reduced(size: Mapping[str, Any], settings: int, seeds: int) -> str:
 def main(options: argparse.Namespace) -> None:
     """The search, the table, and what can be said of it."""
     size = SIZES[options.size]
-    results = study.Results(options, {**size, "objectives": OBJECTIVES})
-    if options.size == "quick":
-        images = rendered_digits(size["images"], size["samples"], cache=False, progress=False)
-    else:
-        images = load("mnist", options.data_dir)
+    images = digit_images(options, size["images"], size["samples"])
     judge = Judge(images, size["samples"])
+    classifier = known_by(judge.classifier, images.test_images)
+    results = study.Results(options, {**size, "objectives": OBJECTIVES, "classifier": classifier})
     data = scaled(images.images).reshape(-1, *([784] if size["network"] == "linear" else [1, 28, 28]))
 
     def work(objective: str, setting: Mapping[str, Any], epochs: int, seed: int) -> tuple[str, Any]:

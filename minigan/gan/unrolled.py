@@ -32,15 +32,16 @@ class Unrolled:
     no part of them.
 
     steps: K; 0 is the usual game. optimizer: what D moves by in the K steps, "adam" or "sgd". lr: η; None:
-    that of D's optimiser. betas, eps: Adam's. remember: Adam goes on from the m, v and t that D's own Adam
-    has by then; otherwise it begins anew each time, and its first step has length η whatever the gradient.
+    that of D's optimiser. betas, eps: of the Adam of the K steps; None: those of D's own Adam, and if D has
+    another optimiser, (0.5, 0.999) and 1e-8. remember: Adam goes on from the m, v and t that D's own Adam has
+    by then; otherwise it begins anew each time, and its first step has length η whatever the gradient.
     """
 
     steps: int = 5
     lr: float | None = None
     optimizer: str = "adam"
-    betas: tuple[float, float] = (0.5, 0.999)
-    eps: float = 1e-8
+    betas: tuple[float, float] | None = None
+    eps: float | None = None
     remember: bool = False
 
     def __post_init__(self) -> None:
@@ -87,7 +88,11 @@ class Unrolled:
         lr = game.d_optimizer.lr if self.lr is None else self.lr
         if self.optimizer == "sgd":
             return functional.sgd(theta, found, state, lr)
-        return functional.adam(theta, found, state, lr, self.betas, self.eps)
+        own = game.d_optimizer
+        betas, eps = (own.betas, own.eps) if isinstance(own, Adam) else ((0.5, 0.999), 1e-8)
+        betas = betas if self.betas is None else self.betas
+        eps = eps if self.eps is None else self.eps
+        return functional.adam(theta, found, state, lr, betas, eps)
 
 
 def _fresh_leaf(p: Tensor) -> Tensor:
