@@ -9,7 +9,6 @@ This file is the one place that says where the libraries differ.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +31,7 @@ __all__ = [
     "register",
     "scatter_add",
     "seal",
+    "shortage",
     "to_numpy",
     "xp_of",
 ]
@@ -45,7 +45,8 @@ class Backend:
 
     name: what users type (`--backend cupy`). array_type: the class of its arrays. xp: the module
     with `exp`, `zeros` and the rest. from_numpy, to_numpy: move an array here and back.
-    synchronize: wait until the device has finished (for measuring times).
+    synchronize: wait until the device has finished (for measuring times). memory: the device's free memory
+    and all of it, in bytes; None where there is no device.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Backend:
     from_numpy: Callable[[np.ndarray], Array]
     to_numpy: Callable[[Array], np.ndarray]
     synchronize: Callable[[], None] = lambda: None
+    memory: Callable[[], tuple[int, int] | None] = lambda: None
 
 
 _by_name: dict[str, Backend] = {}
@@ -97,46 +99,21 @@ def get(name: str) -> Backend:
         if name != "cupy":
             known = ", ".join(sorted({*_by_name, "cupy"}))
             raise BackendError(f"there is no backend {name!r}; choose one of: {known}")
-        register(_load_cupy())
-    return _by_name[name]
+        from . import cuda  # only now: it takes longer to load than all of this file
 
-
-def _load_cupy() -> Backend:
-    try:
-        cupy = importlib.import_module("cupy")
-    except ImportError as error:
-        missing = getattr(error, "name", None) == "cupy"
-        what = "CuPy is not installed" if missing else f"CuPy does not load ({_one_line(error)})"
-        raise BackendError(
-            f"backend 'cupy': {what}; for CUDA 12: pip install cupy-cuda12x, "
-            "for CUDA 13: pip install cupy-cuda13x"
-        ) from None
-    try:
-        devices = cupy.cuda.runtime.getDeviceCount()
-    except Exception as error:  # CUDARuntimeError: no driver, a driver too old, no device
-        raise BackendError(
-            f"backend 'cupy': CuPy finds no CUDA device ({_one_line(error)}); it needs an NVIDIA "
-            "GPU and its driver (does nvidia-smi list one?), or use --backend numpy"
-        ) from None
-    if devices == 0:
-        raise BackendError(
-            "backend 'cupy': CuPy finds no CUDA device; it needs an NVIDIA GPU that this process "
-            "may see (CUDA_VISIBLE_DEVICES?), or use --backend numpy"
+        cupy = cuda.load()
+        register(
+            Backend(
+                "cupy",
+                cupy.ndarray,
+                cupy,
+                cupy.asarray,
+                cupy.asnumpy,
+                lambda: cupy.cuda.Device().synchronize(),
+                cupy.cuda.runtime.memGetInfo,
+            )
         )
-    return Backend(
-        "cupy",
-        cupy.ndarray,
-        cupy,
-        cupy.asarray,
-        cupy.asnumpy,
-        lambda: cupy.cuda.Device().synchronize(),
-    )
-
-
-def _one_line(error: BaseException) -> str:
-    """The last line that says anything: where CuPy and CUDA put the cause."""
-    lines = [line.strip(" =") for line in str(error).splitlines() if line.strip(" =")]
-    return lines[-1] if lines else type(error).__name__
+    return _by_name[name]
 
 
 def available() -> list[str]:
@@ -221,3 +198,16 @@ def scatter_add(array: Array, index: Any, values: Array) -> None:
 def generator(seed: Any, backend: str = "numpy") -> Any:
     """A random generator of the backend, seeded; the methods are those of numpy.random.Generator."""
     return get(backend).xp.random.default_rng(seed)
+
+
+def shortage(error: BaseException) -> str | None:
+    """What a device that has run out of memory was asked for, and what it has; None for other errors."""
+    from . import cuda
+
+    return cuda.shortage(error, memory)
+
+
+def memory() -> tuple[int, int] | None:
+    """Free memory and all memory of the device in use, in bytes; None if none is."""
+    answers = (backend.memory() for backend in loaded())
+    return next((answer for answer in answers if answer is not None), None)

@@ -1,15 +1,20 @@
 """Which arrays are whose, moving between backends, and the one-line errors where one is missing."""
 
+import ctypes
 import importlib
+import re
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
+from small_runs import BATCH, NOISE, images, mlp
 
 import minigan as mg
-from minigan import Tensor, grad
+from minigan import Tensor, cuda, grad
 from minigan.errors import BackendError
+from minigan.gan import command
 from minigan.testing.strict import StrictArray
 
 
@@ -25,9 +30,19 @@ def test_an_unknown_backend():
         mg.backend.xp_of([1.0])
 
 
-def pretend_cupy(monkeypatch, cupy):
-    """Make `import cupy` give this (an exception is raised)."""
+# ------------------------------------------------------------------ what may stand in the way of CuPy
+#
+# What CuPy says without a driver, NVRTC, cuBLAS, header files or a home was seen in CuPy 13.6 and 14.2, as
+# was what NVRTC says of an old GPU. What CUDA says where there is a driver (no device, no memory) was not.
+
+
+def pretend_cupy(monkeypatch, cupy, wheels=(), driver=0):
+    """Make `import cupy` give this (an exception is raised), with these packages and this CUDA's driver."""
     monkeypatch.setattr(mg.backend, "_by_name", {"numpy": mg.backend.get("numpy")})
+    monkeypatch.setattr(mg.backend, "_by_type", dict(mg.backend._by_type))
+    monkeypatch.setattr(mg.backend, "_xp_by_type", dict(mg.backend._xp_by_type))
+    monkeypatch.setattr(cuda, "cupy_wheels", lambda: list(wheels))
+    monkeypatch.setattr(cuda, "cuda_of_driver", lambda: driver)
     real = importlib.import_module
 
     def fake(name, *args):
@@ -37,56 +52,419 @@ def pretend_cupy(monkeypatch, cupy):
             raise cupy
         return cupy
 
-    monkeypatch.setattr(mg.backend.importlib, "import_module", fake)
+    monkeypatch.setattr(cuda.importlib, "import_module", fake)
 
 
-def cupy_with_devices(count):
-    def device_count():
-        if isinstance(count, Exception):
-            raise count
-        return count
+class DeviceArray(np.ndarray):
+    """The arrays of the CuPy that these tests make up."""
 
-    runtime = types.SimpleNamespace(getDeviceCount=device_count)
-    return types.SimpleNamespace(cuda=types.SimpleNamespace(runtime=runtime))
+
+def answer(value):
+    """A function that gives this value; an exception is raised."""
+
+    def give(*args, **settings):
+        if isinstance(value, BaseException):
+            raise value
+        return value
+
+    return give
+
+
+def cupy_that(devices=1, runtime=13020, driver=13000, ones=None, capability="90"):
+    """A CuPy with so many devices that computes, unless one of its parts is an exception."""
+    made = np.ones((2, 2), "f4").view(DeviceArray) if ones is None else ones
+    calls = types.SimpleNamespace(
+        getDeviceCount=answer(devices),
+        runtimeGetVersion=answer(runtime),
+        driverGetVersion=answer(driver),
+        memGetInfo=answer((3 * 2**30, 8 * 2**30)),
+    )
+    device = answer(types.SimpleNamespace(compute_capability=capability, synchronize=answer(None)))
+    return types.SimpleNamespace(
+        cuda=types.SimpleNamespace(runtime=calls, Device=device),
+        ndarray=DeviceArray,
+        ones=answer(made),
+        asarray=lambda array: np.asarray(array).view(DeviceArray),
+        asnumpy=np.asarray,
+    )
+
+
+def named(name, module, base):
+    """An exception class of CuPy's."""
+    return type(name, (base,), {"__module__": module})
+
+
+CUDARuntimeError = named("CUDARuntimeError", "cupy_backends.cuda.api.runtime", RuntimeError)
+CUBLASError = named("CUBLASError", "cupy_backends.cuda.libs.cublas", RuntimeError)
+OutOfMemoryError = named("OutOfMemoryError", "cupy.cuda.memory", MemoryError)
+CompileException = named("CompileException", "cupy.cuda.compiler", Exception)
+TOO_OLD = CUDARuntimeError(
+    "cudaErrorInsufficientDriver: CUDA driver version is insufficient for CUDA runtime version"
+)
+NO_DEVICE = CUDARuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected")
+PATHFINDER = (
+    'Failure finding "libnvrtc.so.13 or libnvrtc.so.12": No such file: libnvrtc.so.13 or libnvrtc.so.12\n'
+    '  listdir("/usr/lib/nvidia/cu13/lib"):\n    libcudart.so.13\n'
+)
+NVRTC_LOG = """default_program(1): catastrophic error: cannot open source file "vector_types.h"
+  #include "vector_types.h"
+                           ^
+
+1 catastrophic error detected in the compilation of "default_program".
+Compilation terminated.
+"""
+FOR_ALL = 'for CUDA 12: pip install "cupy-cuda12x[ctk]", for CUDA 13: pip install "cupy-cuda13x[ctk]"'
+ONE, OTHER = ["cupy-cuda12x"], ["cupy-cuda13x"]
+
+
+CASES = [
+    pytest.param(
+        ModuleNotFoundError("No module named 'cupy'", name="cupy"), [], 0,
+        f"CuPy is not installed; {FOR_ALL}",
+        id="not installed",
+    ),
+    pytest.param(
+        ModuleNotFoundError("No module named 'cupy'", name="cupy"), [], 12040,
+        'CuPy is not installed; pip install "cupy-cuda12x[ctk]" (the NVIDIA driver offers CUDA 12.4)',
+        id="not installed, driver for 12",
+    ),
+    pytest.param(
+        ModuleNotFoundError("No module named 'cupy'", name="cupy"), [], 14010,
+        'CuPy is not installed; pip install "cupy-cuda13x[ctk]" (the NVIDIA driver offers CUDA 14.1)',
+        id="not installed, driver newer than all",
+    ),
+    pytest.param(
+        ModuleNotFoundError("No module named 'cupy'", name="cupy"), [], 11040,
+        "CuPy is not installed; first update the NVIDIA driver, which offers CUDA 11.4 only, to 525 or "
+        'later for CUDA 12, then pip install "cupy-cuda12x[ctk]"',
+        id="not installed, driver older than all",
+    ),
+    pytest.param(
+        ModuleNotFoundError("No module named 'cupy'", name="cupy"), ONE, 0,
+        "CuPy does not load (No module named 'cupy'); "
+        'pip install --force-reinstall "cupy-cuda12x[ctk]"',
+        id="a package without files",
+    ),
+    pytest.param(
+        types.SimpleNamespace(), ONE, 0,
+        "CuPy does not load ('types.SimpleNamespace' object has no attribute 'cuda'); "
+        'pip install --force-reinstall "cupy-cuda12x[ctk]"',
+        id="a package with half of its files",
+    ),
+    pytest.param(
+        ImportError("\n====\nFailed to import CuPy.\n\n  ImportError: libcuda.so.1: no such file\n===="),
+        [], 0,
+        f"CuPy does not load (ImportError: libcuda.so.1: no such file); {FOR_ALL}",
+        id="does not load",
+    ),
+    pytest.param(
+        PermissionError(13, "Permission denied", "/home/me/.cupy"), OTHER, 13000,
+        "CuPy cannot keep its compiled kernels (/home/me/.cupy: Permission denied); set CUPY_CACHE_DIR "
+        "to a folder that can be written",
+        id="no place for kernels",
+    ),
+    pytest.param(
+        cupy_that(devices=TOO_OLD, driver=0), OTHER, 0,
+        "there is no NVIDIA driver; install one, version 580 or later for CUDA 13, or 525 or later for "
+        "CUDA 12 (nvidia-smi shows it; a container needs --gpus all), or use --backend numpy",
+        id="no driver",
+    ),
+    pytest.param(
+        cupy_that(devices=TOO_OLD, driver=12040), OTHER, 12040,
+        "this CuPy wants CUDA 13.2, the NVIDIA driver offers CUDA 12.4; update the NVIDIA driver to 580 "
+        'or later, or pip uninstall -y cupy-cuda13x, then pip install "cupy-cuda12x[ctk]"',
+        id="driver too old for 13",
+    ),
+    pytest.param(
+        cupy_that(devices=TOO_OLD, runtime=12090, driver=11040), ONE, 11040,
+        "this CuPy wants CUDA 12.9, the NVIDIA driver offers CUDA 11.4; update the NVIDIA driver to 525 "
+        "or later",
+        id="driver too old for all",
+    ),
+    pytest.param(
+        cupy_that(devices=TOO_OLD, runtime=12090, driver=12000), ONE, 12000,
+        "this CuPy wants CUDA 12.9, the NVIDIA driver offers CUDA 12.0; update the NVIDIA driver",
+        id="driver a little too old",
+    ),
+    pytest.param(
+        cupy_that(devices=TOO_OLD, driver=RuntimeError("nor this")), OTHER, 0,
+        "CUDA does not count its devices (cudaErrorInsufficientDriver: CUDA driver version is "
+        "insufficient for CUDA runtime version); if nvidia-smi fails as well, install the NVIDIA driver "
+        "anew, or restart the machine after an update; or use --backend numpy",
+        id="nothing answers",
+    ),
+    pytest.param(
+        cupy_that(devices=0), OTHER, 13000,
+        "there is a driver, but no GPU that this process may see; does nvidia-smi list one? A container "
+        "needs --gpus all; or use --backend numpy",
+        id="no device",
+    ),
+    pytest.param(
+        cupy_that(devices=NO_DEVICE), OTHER, 13000,
+        "there is a driver, but no GPU that this process may see; does nvidia-smi list one? A container "
+        "needs --gpus all; or use --backend numpy",
+        id="no device, as CUDA says it",
+    ),
+    pytest.param(
+        cupy_that(ones=RuntimeError(PATHFINDER)), OTHER, 13000,
+        "CuPy does not find CUDA's library libnvrtc.so.13 or libnvrtc.so.12; "
+        'pip install -U "cupy-cuda13x[ctk]"',
+        id="CuPy 14 without NVRTC",
+    ),
+    pytest.param(
+        cupy_that(
+            ones=RuntimeError(
+                "CuPy failed to load libnvrtc.so.12: OSError: libnvrtc.so.12: cannot open shared object "
+                "file: No such file or directory"
+            )
+        ), ONE, 12040,
+        "CuPy does not find CUDA's library libnvrtc.so.12; pip install -U \"cupy-cuda12x[ctk]\"",
+        id="CuPy 13 without NVRTC",
+    ),
+    pytest.param(
+        cupy_that(
+            ones=ImportError("libcublas.so.12: cannot open shared object file: No such file or directory")
+        ), ONE, 12040,
+        "CuPy does not find CUDA's library libcublas.so.12; pip install -U \"cupy-cuda12x[ctk]\"",
+        id="CuPy 13 without cuBLAS",
+    ),
+    pytest.param(
+        cupy_that(ones=RuntimeError(PATHFINDER)), ["cupy"], 13000,
+        "CuPy does not find CUDA's library libnvrtc.so.13 or libnvrtc.so.12; install the CUDA Toolkit, "
+        "and set CUDA_PATH to its folder",
+        id="a CuPy of one's own without NVRTC",
+    ),
+    pytest.param(
+        cupy_that(
+            ones=RuntimeError(
+                "Failed to find CUDA headers. Please install CUDA toolkit headers (e.g., pip install "
+                "cupy-cuda12x[ctk]) or specify CUDA_PATH environment variable."
+            )
+        ), OTHER, 13000,
+        "CuPy does not find CUDA's header files; pip install -U \"cupy-cuda13x[ctk]\"",
+        id="CuPy 14 without headers",
+    ),
+    pytest.param(
+        cupy_that(ones=CompileException(NVRTC_LOG)), ONE, 12040,
+        "CuPy does not find CUDA's header file vector_types.h; pip install -U \"cupy-cuda12x[ctk]\"",
+        id="CuPy 13 without headers",
+    ),
+    pytest.param(
+        cupy_that(ones=FileNotFoundError(2, "No such file or directory", "/nowhere")), ONE, 12040,
+        "CuPy cannot keep its compiled kernels (/nowhere: No such file or directory); set CUPY_CACHE_DIR "
+        "to a folder that can be written",
+        id="CuPy 13 without a place for kernels",
+    ),
+    pytest.param(
+        cupy_that(ones=CUDARuntimeError("cudaErrorMemoryAllocation: out of memory")), OTHER, 13000,
+        "the GPU has no memory left to begin with (cudaErrorMemoryAllocation: out of memory); close "
+        "other programs that use it (nvidia-smi lists them), or choose another GPU with "
+        "CUDA_VISIBLE_DEVICES",
+        id="a full device",
+    ),
+    pytest.param(
+        cupy_that(
+            ones=CompileException("nvrtc: error: invalid value for --gpu-architecture (-arch)\n"),
+            capability="61",
+        ), OTHER, 13000,
+        "this GPU has compute capability 6.1, and CUDA 13 needs 7.5 or more; pip uninstall -y "
+        'cupy-cuda13x, then pip install "cupy-cuda12x[ctk]"',
+        id="an old device",
+    ),
+    pytest.param(
+        cupy_that(ones=CUDARuntimeError("cudaErrorDevicesUnavailable: busy")), OTHER, 13000,
+        "the GPU is there, but CuPy cannot compute on it (CUDARuntimeError: cudaErrorDevicesUnavailable: "
+        "busy); see what python -m minigan info says, or use --backend numpy",
+        id="something else",
+    ),
+    pytest.param(
+        cupy_that(ones=np.zeros((2, 2))), OTHER, 13000,
+        "the GPU is there, but CuPy cannot compute on it (ArithmeticError: 1 + 1 came out as 0); see "
+        "what python -m minigan info says, or use --backend numpy",
+        id="wrong results",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("cupy", "wheels", "driver", "message"), CASES)
+def test_where_cupy_or_the_device_is_missing_one_line_says_so(monkeypatch, cupy, wheels, driver, message):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    pretend_cupy(monkeypatch, cupy, wheels, driver)
+    with pytest.raises(BackendError) as caught:
+        Tensor([1.0], backend="cupy")
+    assert str(caught.value) == f"backend 'cupy': {message}"
+    assert mg.backend.available() == ["numpy"]
+
+
+def test_the_page_about_gpus_has_all_of_them():
+    page = (Path(__file__).parent.parent / "docs" / "gpu.md").read_text("utf-8")
+    for case in CASES:
+        beginning = " ".join(re.split(r"[;(]", case.values[-1])[0].split()[:4])
+        assert f"| {beginning}" in page, beginning
+
+
+@pytest.mark.parametrize("visible", ["", "-1"])
+def test_a_device_may_be_hidden(monkeypatch, visible):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    pretend_cupy(monkeypatch, cupy_that(devices=NO_DEVICE))
+    with pytest.raises(BackendError, match=f"CUDA_VISIBLE_DEVICES is '{visible}': unset it"):
+        Tensor([1.0], backend="cupy")
+
+
+def test_two_cupys_are_told_before_either_is_imported(monkeypatch):
+    pretend_cupy(monkeypatch, AssertionError("import cupy"), ["cupy-cuda12x", "cupy-cuda13x"], 13000)
+    with pytest.raises(BackendError) as caught:
+        Tensor([1.0], backend="cupy")
+    assert str(caught.value) == (
+        "backend 'cupy': 2 packages of CuPy are installed (cupy-cuda12x, cupy-cuda13x) and overwrite each "
+        "other's files; pip uninstall -y cupy-cuda12x cupy-cuda13x, then "
+        'pip install "cupy-cuda13x[ctk]" (the NVIDIA driver offers CUDA 13.0)'
+    )
+
+
+def test_a_cupy_that_works_computes(monkeypatch):
+    pretend_cupy(monkeypatch, cupy_that(), OTHER, 13000)
+    x = Tensor([1.0, 2.0], backend="cupy")
+    assert x.backend == "cupy"
+    assert mg.backend.available() == ["numpy", "cupy"]
+    assert mg.backend.memory() == (3 * 2**30, 8 * 2**30)
+
+
+def test_packages_of_cupy_are_found_by_what_pip_leaves_behind(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    importlib.invalidate_caches()
+    assert cuda.cupy_wheels() == []
+    for name in ("cupy_cuda13x-14.2.0", "cupy_cuda12x-13.6.0", "cupyx_of_mine-1.0", "numpy-2.4.6"):
+        folder = tmp_path / f"{name}.dist-info"
+        folder.mkdir()
+        package, _, number = name.partition("-")
+        text = f"Metadata-Version: 2.1\nName: {package.replace('_', '-')}\nVersion: {number}\n"
+        (folder / "METADATA").write_text(text)
+    importlib.invalidate_caches()
+    assert cuda.cupy_wheels() == ["cupy-cuda12x", "cupy-cuda13x"]
+
+
+@pytest.mark.parametrize(("status", "number", "answer"), [(0, 12040, 12040), (1, 12040, 0), (None, 0, 0)])
+def test_the_driver_is_asked_for_its_cuda(monkeypatch, status, number, answer):
+    def version(pointer):
+        pointer._obj.value = number
+        return status
+
+    def library(name):
+        if status is None:
+            raise OSError(f"{name}: cannot open shared object file")
+        return types.SimpleNamespace(cuDriverGetVersion=version)
+
+    monkeypatch.setattr(ctypes, "CDLL", library)
+    assert cuda.cuda_of_driver() == answer
+
+
+# ------------------------------------------------------------------------- a device that has no room
+
+ASKED = "Out of memory allocating 1,073,741,824 bytes (allocated so far: 5,368,709,120 bytes)."
+
+
+def program(monkeypatch, tmp_path, capsys, error, *arguments, begin=True, told=True):
+    """What a training program says, in one line, when a step, or what comes before, runs into this error."""
+    gpu = mg.backend.Backend(
+        "gpu", DeviceArray, np, np.asarray, np.asarray,
+        memory=answer((3 * 2**30, 8 * 2**30) if told else CUDARuntimeError("cudaErrorUnknown")),
+    )  # fmt: skip
+    monkeypatch.setattr(mg.backend, "_by_name", {"numpy": mg.backend.get("numpy"), "gpu": gpu})
+    monkeypatch.setattr(sys, "argv", ["examples/small.py"])
+    monkeypatch.chdir(tmp_path)
+    parser = command.arguments("A small run.", "small", epochs=1, images=False)
+    parser.prog = "small.py"
+    parser.add_argument("--filters", type=command.positive, default=1)
+
+    def main(options):
+        if not begin:
+            raise error
+        game = command.game(options, *mlp(), lr=1e-2, betas=(0.5, 0.999))
+        settings = {"noise": NOISE, "batch": BATCH, "samples": 4, "before_step": answer(error)}
+        command.trainer(options, game, images(), **settings).run(options.epochs)
+
+    with pytest.raises(SystemExit) as stop:
+        command.run(main, parser, [*arguments, "--quiet"])
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_a_run_on_a_full_device_says_what_it_needs_and_what_helps(monkeypatch, tmp_path, capsys):
+    line = program(monkeypatch, tmp_path, capsys, OutOfMemoryError(ASKED), "--out", "run")
+    assert line == (
+        "small.py: the GPU has run out of memory: 1.0 GiB more were asked for, this program has 5.0 GiB, the "
+        "GPU has 8.0 GiB in all, 3.0 GiB of them free; close other programs that use the GPU (nvidia-smi "
+        "lists them) and go on with --resume run, or take smaller batches than 4 images: "
+        "command.trainer(..., batch=2) in examples/small.py"
+    )
+    line = program(monkeypatch, tmp_path, capsys, OutOfMemoryError(ASKED), "--resume", "run")
+    assert line.endswith("command.trainer(..., batch=2) in examples/small.py for another run")
+
+
+def test_filters_are_offered_where_there_are_some(monkeypatch, tmp_path, capsys):
+    line = program(monkeypatch, tmp_path, capsys, OutOfMemoryError(ASKED), "--filters", "64")
+    assert "or take fewer --filters than 64, or take smaller batches than 4 images" in line
+
+
+def test_a_device_that_is_full_before_the_first_step(monkeypatch, tmp_path, capsys):
+    line = program(monkeypatch, tmp_path, capsys, OutOfMemoryError(ASKED), begin=False)
+    assert line.endswith("lists them), or give command.trainer() in examples/small.py a smaller batch")
 
 
 @pytest.mark.parametrize(
-    ("cupy", "message"),
+    "error",
     [
-        (
-            ModuleNotFoundError("No module named 'cupy'", name="cupy"),
-            "backend 'cupy': CuPy is not installed; for CUDA 12: pip install cupy-cuda12x, "
-            "for CUDA 13: pip install cupy-cuda13x",
-        ),
-        (
-            ImportError(
-                "\n====\nFailed to import CuPy.\n\nlibcublas.so.12: cannot open shared object file\n===="
-            ),
-            "backend 'cupy': CuPy does not load (libcublas.so.12: cannot open shared object file); "
-            "for CUDA 12: pip install cupy-cuda12x, for CUDA 13: pip install cupy-cuda13x",
-        ),
-        (
-            cupy_with_devices(
-                RuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient")
-            ),
-            "backend 'cupy': CuPy finds no CUDA device (cudaErrorInsufficientDriver: CUDA driver version is "
-            "insufficient); it needs an NVIDIA GPU and its driver (does nvidia-smi list one?), "
-            "or use --backend numpy",
-        ),
-        (
-            cupy_with_devices(0),
-            "backend 'cupy': CuPy finds no CUDA device; it needs an NVIDIA GPU that this process may see "
-            "(CUDA_VISIBLE_DEVICES?), or use --backend numpy",
-        ),
+        OutOfMemoryError("in other words"),
+        CUDARuntimeError("cudaErrorMemoryAllocation: out of memory"),
+        CUBLASError("CUBLAS_STATUS_ALLOC_FAILED"),
     ],
-    ids=["not installed", "does not load", "driver too old", "no device"],
+    ids=repr,
 )
-def test_where_cupy_or_the_device_is_missing_one_line_says_so(monkeypatch, cupy, message):
-    pretend_cupy(monkeypatch, cupy)
-    with pytest.raises(BackendError) as caught:
-        Tensor([1.0], backend="cupy")
-    assert str(caught.value) == message
-    assert mg.backend.available() == ["numpy"]
+def test_a_full_device_has_several_names(monkeypatch, tmp_path, capsys, error):
+    line = program(monkeypatch, tmp_path, capsys, error, begin=False)
+    assert line.startswith(
+        "small.py: the GPU has run out of memory: the GPU has 8.0 GiB in all, 3.0 GiB of them free; close"
+    )
+
+
+def test_a_device_that_does_not_answer_any_more(monkeypatch, tmp_path, capsys):
+    line = program(monkeypatch, tmp_path, capsys, OutOfMemoryError("no"), begin=False, told=False)
+    assert line.startswith("small.py: the GPU has run out of memory; close")
+
+
+def test_a_limit_is_told():
+    text = ASKED.replace(").", ", limit set to: 6,442,450,944 bytes).")
+    assert "it may have 6.0 GiB (CUPY_GPU_MEMORY_LIMIT)" in mg.backend.shortage(OutOfMemoryError(text))
+
+
+def test_the_computers_own_memory_is_another_matter(monkeypatch, tmp_path, capsys):
+    line = program(monkeypatch, tmp_path, capsys, MemoryError("Unable to allocate 3 TiB"), begin=False)
+    assert line == "small.py: Unable to allocate 3 TiB"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("cudaErrorMemoryAllocation"),  # not CuPy's
+        CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered"),
+        named("OutOfMemoryError", "torch.cuda", RuntimeError)("CUDA out of memory"),
+    ],
+    ids=repr,
+)
+def test_other_errors_are_left_alone(error):
+    assert mg.backend.shortage(error) is None
+
+    def main(options):
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        command.run(main, command.arguments("A small run.", "small", epochs=1), [])
+    assert caught.value is error
+
+
+# ------------------------------------------------------------------------------- arrays and their homes
 
 
 def test_the_same_on_this_machine_if_it_has_no_gpu():
