@@ -3,8 +3,8 @@
     with minigan.performance():
         train(...)
 
-Nothing else in minigan touches the process. None of these choices changes a result by more than the
-rounding of sums that are added up in another order.
+Nothing else in minigan touches the process. Threads and memory change no result by more than the rounding of
+sums that are added up in another order. TF32 does change them, and is off unless it is asked for.
 
 - threads: kernels (convolution, batch normalisation, activations) split their batch over so many Python
   threads, and the BLAS, which multiplies matrices, works with one thread in each. For networks with
@@ -13,8 +13,11 @@ rounding of sums that are added up in another order.
 - keep_memory: the C library keeps freed memory for the next array, instead of giving it back and getting
   it, page by page, from the operating system again. In return the process stays as large as it once was.
   Only glibc (Linux) knows how; elsewhere nothing happens.
+- tf32: CuPy multiplies float32 matrices in TF32, and with them all convolutions. A GPU from 2020 on (Ampere)
+  does so several times faster. It rounds each factor to 11 significant bits, of 24, and adds up in float32: a
+  product is right to about three decimal digits. Without it the products are as exact as NumPy's.
 
-A third choice can only be made before Python starts: which code OpenBLAS multiplies matrices with. It picks
+One more choice can only be made before Python starts: which code OpenBLAS multiplies matrices with. It picks
 it by the model of the processor, and one that it does not know, or a setting in the environment, can cost
 half of the speed. `performance.advice()` says so where it is the case.
 """
@@ -25,6 +28,8 @@ import os
 from types import TracebackType
 from typing import Any, ClassVar
 
+from .backend import BackendError
+from .backend import get as _get_backend
 from .kernels import threads as _threads
 from .ops.operands import whole
 
@@ -41,8 +46,9 @@ class performance:
     """Make the choices now; `undo()`, or the end of a `with` block, takes them back.
 
     threads: how many Python threads share the kernels' work; by default one for each core this process may
-    use. 1 leaves the BLAS its own threads. keep_memory: see above. Where several are in force, the number of
-    threads is that of the latest, and memory is kept as long as one of them says so.
+    use. 1 leaves the BLAS its own threads. keep_memory, tf32: see above. tf32=True needs a GPU; without one
+    there is a BackendError. Where several are in force, the number of threads is that of the latest; memory
+    is kept, and TF32 used, as long as one of them says so.
 
     >>> with performance(threads=2, keep_memory=False):
     ...     pass  # train
@@ -52,10 +58,13 @@ class performance:
     _in_force: ClassVar[list[performance]] = []
     _blas: ClassVar[Any] = None  # what threadpoolctl needs to restore the BLAS's own number of threads
     _kept: ClassVar[bool] = False  # malloc has been told to keep memory
+    _computed: ClassVar[Any] = None  # in what CuPy computed products before it was told to use TF32
 
-    def __init__(self, threads: int | None = None, keep_memory: bool = True):
+    def __init__(self, threads: int | None = None, keep_memory: bool = True, tf32: bool = False):
+        if tf32:
+            _products()  # can it be done? If not, nothing has been changed yet
         self.threads = cores() if threads is None else whole("performance", "threads", threads, least=1)
-        self.keep_memory = keep_memory
+        self.keep_memory, self.tf32 = keep_memory, tf32
         self._team = _threads.Team(self.threads) if self.threads > 1 else None
         performance._in_force.append(self)
         self._enforce()
@@ -87,6 +96,12 @@ class performance:
         elif performance._kept and not keep:
             _give_memory_back()
             performance._kept = False
+        tf32 = any(choice.tf32 for choice in chosen)
+        if tf32 and performance._computed is None:
+            performance._computed = _use_tf32()
+        elif performance._computed is not None and not tf32:
+            _products()[0].set_compute_type("float32", performance._computed)
+            performance._computed = None
 
     @staticmethod
     def advice() -> str | None:
@@ -114,7 +129,7 @@ class performance:
         self.undo()
 
     def __repr__(self) -> str:
-        return f"performance(threads={self.threads}, keep_memory={self.keep_memory})"
+        return f"performance(threads={self.threads}, keep_memory={self.keep_memory}, tf32={self.tf32})"
 
 
 def blas() -> str:
@@ -160,6 +175,29 @@ def _give_memory_back() -> None:
     for threshold, value in ADAPTED.items():
         libc.mallopt(threshold, value)
     libc.malloc_trim(0)
+
+
+def _products() -> tuple[Any, Any]:
+    """Where CuPy is told in what to compute products of matrices, and what TF32 is called there.
+
+    The documented way is to set CUPY_TF32=1, but CuPy reads that once, before the first product. This is what
+    it then calls itself, in CuPy 13 and 14. It holds for the whole process.
+    """
+    cupy = _get_backend("cupy").xp
+    try:
+        return cupy._core, cupy._core._routines_linalg.COMPUTE_TYPE_TF32
+    except AttributeError:
+        raise BackendError(
+            "performance: this CuPy cannot be told to use TF32 while it runs; start Python with CUPY_TF32=1"
+        ) from None
+
+
+def _use_tf32() -> Any:
+    """Have CuPy compute float32 products in TF32; in what it did before. CuPy warns if the GPU has none."""
+    core, tf32 = _products()
+    before = core.get_compute_type("float32")
+    core.set_compute_type("float32", tf32)
+    return before
 
 
 def _has_avx512() -> bool:

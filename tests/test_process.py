@@ -20,6 +20,8 @@ import threadpoolctl
 
 import minigan
 from minigan import Tensor, nn, process
+from minigan.errors import BackendError
+from minigan.gan import command
 from minigan.kernels import elementwise, norm, threads
 
 MIB = 1 << 20
@@ -54,7 +56,7 @@ def test_inside_there_is_a_team_and_the_blas_uses_one_thread(blas):
     with performance(2) as choices:
         assert threads.team.get().size == 2
         assert blas() == {1}
-        assert repr(choices) == "performance(threads=2, keep_memory=False)"
+        assert repr(choices) == "performance(threads=2, keep_memory=False, tf32=False)"
     assert threads.team.get() is None
     assert blas() == {3}
 
@@ -335,6 +337,125 @@ print(json.dumps([start, kept, resident()]))
 """)
     assert kept - start > 150  # of 200 MiB
     assert end - start < 50
+
+
+# --------------------------------------------------------------------------------------- TF32
+
+# The names are those of CuPy 13.6 and 14.2, where they were looked up.
+
+
+class Products:
+    """What CuPy calls `_core`: it knows in what to compute products of each type, and writes down changes."""
+
+    def __init__(self):
+        self.types, self.told = {"float32": "as it was"}, []
+        self._routines_linalg = SimpleNamespace(COMPUTE_TYPE_TF32="TF32")
+
+    def get_compute_type(self, dtype):
+        return self.types[dtype]
+
+    def set_compute_type(self, dtype, kind):
+        self.told.append(kind)
+        self.types[dtype] = kind
+
+
+@pytest.fixture
+def products(monkeypatch):
+    """A CuPy that is in use already."""
+    core = Products()
+    cupy = SimpleNamespace(xp=SimpleNamespace(_core=core))
+    monkeypatch.setitem(minigan.backend._by_name, "cupy", cupy)
+    return core
+
+
+def exactly(**choices):
+    return minigan.performance(1, keep_memory=False, **choices)
+
+
+def test_tf32_inside_and_no_more_afterwards(products):
+    with exactly(tf32=True) as choices:
+        assert products.types == {"float32": "TF32"}
+        assert choices.tf32
+    assert products.types == {"float32": "as it was"}
+    choices.undo()
+    assert products.told == ["TF32", "as it was"]
+
+
+def test_no_tf32_unless_asked(products):
+    with exactly(), exactly(tf32=False) as choices:
+        assert not choices.tf32
+    assert products.told == []
+
+
+def test_tf32_as_long_as_one_says_so(products):
+    """A Trainer makes choices of its own inside those of a program with --tf32."""
+    with exactly(tf32=True):
+        with exactly():
+            assert products.types == {"float32": "TF32"}
+        with exactly(tf32=True):
+            pass
+        assert products.types == {"float32": "TF32"}
+    assert products.told == ["TF32", "as it was"]
+
+
+def test_an_exception_takes_tf32_back(products):
+    with pytest.raises(ZeroDivisionError), exactly(tf32=True):
+        _ = 1 / 0
+    assert products.types == {"float32": "as it was"}
+
+
+def test_tf32_where_there_is_no_cupy_changes_nothing(monkeypatch, blas):
+    monkeypatch.setattr(minigan.backend, "_by_name", {"numpy": minigan.backend.get("numpy")})
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(BackendError, match=r"^backend 'cupy': CuPy "):
+        minigan.performance(2, keep_memory=False, tf32=True)
+    assert (threads.team.get(), blas()) == (None, {3})
+    assert not process.performance._in_force
+
+
+def test_a_cupy_that_cannot_be_told(products):
+    del products._routines_linalg.COMPUTE_TYPE_TF32
+    with pytest.raises(BackendError, match=r"^performance: .* start Python with CUPY_TF32=1$"):
+        exactly(tf32=True)
+    assert products.told == []
+
+
+def test_cupy_is_not_imported_for_the_other_choices(tmp_path):
+    (tmp_path / "cupy.py").write_text("raise SystemExit('imported')")
+    code = "import minigan\nwith minigan.performance(2): pass\nprint('done')"
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=env)
+    assert (done.stdout, done.stderr) == ("done\n", "")
+
+
+def program(*argv):
+    """In what products are computed while a training program runs with these arguments."""
+    seen = []
+
+    def train(options):
+        cupy = minigan.backend._by_name.get("cupy")
+        seen.append(cupy and cupy.xp._core.types["float32"])
+
+    command.run(train, command.arguments("A program.", "program", epochs=1), ["--out", "run", *argv])
+    return seen
+
+
+def test_a_program_with_tf32(products, capsys):
+    assert program("--backend", "cupy", "--tf32") == ["TF32"]
+    assert products.types == {"float32": "as it was"}
+    assert program("--backend", "cupy") == ["as it was"]
+    assert capsys.readouterr().out == ""
+
+
+def test_a_program_says_that_tf32_has_no_effect_on_numpy(products, capsys):
+    assert program("--tf32") == ["as it was"]
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert said.startswith("--tf32 has no effect on the backend numpy")
+    assert program("--tf32", "--quiet") == ["as it was"]
+    assert program() == ["as it was"]
+    assert capsys.readouterr().out == ""
+    assert products.told == []
 
 
 # ------------------------------------------------------------------------- advice, and the others
