@@ -135,7 +135,7 @@ def _backpropagate(y: Any, seed: Tensor, wanted: set[Node] | None, create_graph:
                     arrived[parent]._data += part._data
                 else:
                     xp = _backend.xp_of(part._data)
-                    memory = xp.empty(parent.shape, parent.dtype)
+                    memory = xp.empty_like(part._data)  # laid out as gradients of this parent are
                     arrived[parent] = _wrap(xp.add(arrived[parent]._data, part._data, out=memory))
                     ours.add(parent)
         return _unshared(result, seed)

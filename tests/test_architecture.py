@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).parent.parent / "minigan"
 # From the bottom up. A module may import from its own room and from those listed behind it.
 ROOMS = {
     "errors": [],
-    "backend": ["errors"],
+    "cuda": ["errors"],
+    "backend": ["cuda", "errors"],
     "arraylike": ["backend"],
     "tape": ["backend"],
     "tensor": ["tape", "arraylike", "backend", "errors"],
@@ -21,14 +22,14 @@ ROOMS = {
     "differences": ["tensor", "backend"],
     "gradcheck": ["differences", "tensor", "backend", "errors"],
     "draw": ["tape", "tensor", "backend", "errors"],
-    "nn": ["ops", "tape", "tensor", "backend"],
+    "nn": ["kernels", "ops", "tape", "tensor", "backend"],
     "optim": ["kernels", "ops", "tensor", "backend"],
     "process": ["ops", "kernels", "backend"],
     "files": [],
     "io": ["files", "backend"],
     "streams": [],
     "finite": ["tape", "tensor", "backend"],
-    "data": ["streams", "files", "backend"],
+    "data": ["streams", "files", "kernels", "backend"],
     "viz": ["files"],
     "gan": [
         "data",
@@ -46,7 +47,9 @@ ROOMS = {
         "backend",
     ],
     "metrics": ["data", "io", "streams", "process", "nn", "optim", "ops", "tensor", "backend"],
-    "testing": ["backend"],
+    "testing": ["kernels", "backend"],
+    "info": ["__init__", "process", "data", "backend", "cuda"],
+    "__main__": ["info"],
     "__init__": [
         "backend",
         "draw",
@@ -61,6 +64,7 @@ ROOMS = {
     ],
 }
 THIRD_PARTY = {
+    "kernels": {"numpy", "cupy"},
     "testing": {"numpy", "hypothesis"},
     "process": {"threadpoolctl"},
     "io": {"numpy", "safetensors"},

@@ -400,7 +400,7 @@ def test_sums_of_gradients(backend):
         x, g, mu = case.arrays(backend, 1)
         with case.settled():
             total, along = norm.gradient_sums(g, x, mu)
-            alone = norm.sums(g)
+            alone = norm.channel_sums(g)
         g, x, mu = exactly(g), exactly(x), exactly(mu)
         want, want_along = simple.gradient_sums(g, x, mu)
         terms, terms_along = simple.gradient_sums(np.abs(g), np.abs(x), -np.abs(mu))
@@ -413,7 +413,7 @@ def test_sums_of_gradients(backend):
 
 def test_sums_of_no_images_are_zero(backend, two_threads):
     nothing = sealed(np.ones((0, 3, 4, 5), "float32"), backend)
-    for s in (norm.sums(nothing), simple.sums(nothing)):
+    for s in (norm.channel_sums(nothing), simple.channel_sums(nothing)):
         assert_rounded(s, np.zeros(3), np.zeros(3), "float32")
 
 
@@ -643,7 +643,7 @@ class Watched(threads.Team):
         norm.channels_last,
         norm.statistics,
         lambda x: norm.affine(x, np.ones(12), np.ones(12), None),
-        norm.sums,
+        norm.channel_sums,
         lambda x: norm.gradient_sums(x, x, np.ones(12)),
         lambda x: norm.combine(x, x, *np.ones((4, 12))),
         elementwise.tanh,

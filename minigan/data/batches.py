@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, get, home_of
+from ..kernels import device
 from ..streams import stream
 
 __all__ = ["Batches"]
@@ -44,6 +45,7 @@ class Batches:
             )
         self.count = counts[0]
         self._epoch, self._order = -1, self.backend.from_numpy(np.arange(0))
+        self._recorded = False  # if so, the recorded step looks for the order where it is
 
     def _here(self, part: Any) -> Array:
         """The array on the backend's device."""
@@ -68,14 +70,44 @@ class Batches:
 
     def at(self, step: int) -> Any:
         """The batch of a step, counted from 0 over all epochs: a copy, free to be written to."""
+        turn = self.turn(step)
+        rows, more = divmod(self.count, len(self))  # the first `more` batches have a row more
+        start = turn * rows + min(turn, more)
+        chosen = self._order[start : start + rows + (turn < more)]
+        if device.of(chosen) is not None:
+            return self._gathered(chosen, 0, len(chosen))
+        parts = tuple(array[chosen] for array in self._arrays)  # indexing by an array copies
+        return parts[0] if self._alone else parts
+
+    def turn(self, step: int) -> int:
+        """Which batch of its epoch a step takes, from 0. The order of that epoch is at hand from now on."""
         epoch, turn = divmod(operator.index(step), len(self))
         if epoch < 0:
             raise ValueError(f"Batches.at: step={step}; the first step is 0")
         if epoch != self._epoch:
-            order = stream(self.seed, "shuffle", epoch).permutation(self.count)
-            self._epoch, self._order = epoch, self.backend.from_numpy(order)
-        rows, more = divmod(self.count, len(self))  # the first `more` batches have a row more
-        start = turn * rows + min(turn, more)
-        chosen = self._order[start : start + rows + (turn < more)]
-        parts = tuple(array[chosen] for array in self._arrays)  # indexing by an array copies
+            order = self.backend.from_numpy(stream(self.seed, "shuffle", epoch).permutation(self.count))
+            self._epoch = epoch
+            if self._recorded:
+                self._order[...] = order
+            else:
+                self._order = order
+        return turn
+
+    @property
+    def even(self) -> bool:
+        """Whether all batches have the same number of rows."""
+        return self.count % len(self) == 0
+
+    def at_turn(self, turn: Array) -> Any:
+        """A batch of the epoch at hand, on a GPU, where its number lies, too: 0-d, int64. See gan/capture.py.
+
+        All batches must have the same number of rows.
+        """
+        self._recorded = True
+        return self._gathered(self._order, turn, self.count // len(self))
+
+    def _gathered(self, order: Array, turn: Any, count: int) -> Any:
+        """The rows that order[turn · count : (turn + 1) · count] names, in one launch for each part."""
+        fused = device.of(order)
+        parts = tuple(fused.batch(array, order, turn, count) for array in self._arrays)
         return parts[0] if self._alone else parts

@@ -13,7 +13,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..tensor import Tensor
+from ..backend import to_numpy
+from ..kernels import device
+from ..tensor import Tensor, constant
 from .objective import Loss, objective
 
 __all__ = ["BEGAN"]
@@ -30,7 +32,7 @@ class BEGAN(Loss):
     name: ClassVar[str] = "began"
     gamma: float = 0.5
     lambda_k: float = 0.001
-    k: float = field(default=0.0, init=False)
+    k: Any = field(default=0.0, init=False)  # a number; on a GPU an array of one, which stays there
 
     def __post_init__(self) -> None:
         if not 0 <= self.gamma <= 1 or self.lambda_k < 0:
@@ -51,10 +53,11 @@ class BEGAN(Loss):
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """L_D = mean r - k mean f        dL/dr = 1 / n        dL/df = -k / n"""
         k = self.k  # as it is now: it may have moved before the gradient is asked for
+        minus = -k if isinstance(k, float) else constant(-k)
         return objective(
             "began_d",
             (real_logits, lambda r: r, lambda r: 1.0),
-            (fake_logits, lambda f: f * -k, lambda f: -k),
+            (fake_logits, lambda f: f * minus, lambda f: minus),
         )
 
     def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
@@ -66,18 +69,21 @@ class BEGAN(Loss):
 
         Where D copies the fakes too well, mean f < γ mean r, k grows: D is to care more about the fakes.
         """
-        self.k = min(max(self.k + self.lambda_k * self._imbalance(real_logits, fake_logits), 0.0), 1.0)
+        r, f = self.belief(real_logits), self.belief(fake_logits)
+        if device.of(r) is not None:
+            self.k = (self.k + self.lambda_k * (self.gamma * r - f)).clip(0.0, 1.0)
+        else:
+            k = self.k + self.lambda_k * (self.gamma * float(r) - float(f))
+            self.k = min(max(k, 0.0), 1.0)
 
     def convergence(self, real_logits: Tensor, fake_logits: Tensor) -> float:
         """M = mean r + |γ mean r - mean f|: falls as the pictures get better, unlike L_D and L_G."""
-        return float(self.belief(real_logits)) + abs(self._imbalance(real_logits, fake_logits))
-
-    def _imbalance(self, real_logits: Tensor, fake_logits: Tensor) -> float:
-        return self.gamma * float(self.belief(real_logits)) - float(self.belief(fake_logits))
+        r, f = float(self.belief(real_logits)), float(self.belief(fake_logits))
+        return r + abs(self.gamma * r - f)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """k, which training has moved."""
-        return {"k": np.array(self.k)}
+        return {"k": np.array(to_numpy(self.k))}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over k."""

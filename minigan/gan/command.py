@@ -17,15 +17,17 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from .. import nn
-from ..backend import BackendError
+from ..backend import BackendError, shortage
 from ..backend import get as get_backend
 from ..data import DataError
 from ..finite import NonFiniteError
 from ..optim import Adam
+from ..process import performance
 from ..streams import stream
 from .checkpoint import RunError
 from .folder import free_folder, read_config
@@ -38,7 +40,7 @@ from .trainer import Trainer
 __all__ = ["arguments", "game", "looks_at_slopes", "natural", "parse", "positive", "run", "trainer", "voice"]
 
 # What may be said together with --resume; everything else is as the run began.
-FREE = ("epochs", "quiet", "tensorboard", "data_dir", "save_every")
+FREE = ("epochs", "quiet", "tensorboard", "data_dir", "save_every", "capture")
 
 
 def arguments(doc: str | None, name: str, epochs: int, images: bool = True) -> argparse.ArgumentParser:
@@ -55,6 +57,8 @@ def arguments(doc: str | None, name: str, epochs: int, images: bool = True) -> a
     add("--penalty-weight", type=amount, metavar="W", help="how much the penalty counts (each has its own)")
     add("--seed", type=natural, default=0, help="another seed, other results (0)")
     add("--backend", choices=["numpy", "cupy"], default="numpy", help="cupy: on a GPU")
+    add("--tf32", action="store_true", help="on a GPU: products of matrices faster, and less exact")
+    add("--capture", action="store_true", help="on a GPU: record a step and replay it, which is faster")
     if images:
         add(
             "--dataset",
@@ -128,7 +132,8 @@ def run(
     try:
         options = parse(parser, argv)
         get_backend(getattr(options, "backend", "numpy"))  # before the work begins: is it there?
-        main(options)
+        with _tf32(options):
+            main(options)
     except Interrupted as stop:
         print(f"\n{stop}", file=sys.stderr)
         if stop.folder is not None:
@@ -142,9 +147,53 @@ def run(
     except NonFiniteError as error:
         print(error, file=sys.stderr)
         sys.exit(3)
-    except (RunError, DataError, BackendError, OSError, MemoryError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
+    except Exception as error:
+        lack = shortage(error)  # a MemoryError of CuPy's, too, or what CUDA calls by another name
+        if lack is not None:
+            print(f"{parser.prog}: {lack}; {_how_to_need_less(options)}", file=sys.stderr)
+        elif isinstance(error, RunError | DataError | BackendError | OSError | MemoryError):
+            print(f"{parser.prog}: {error}", file=sys.stderr)
+        else:
+            raise
         sys.exit(2)
+
+
+def _tf32(options: argparse.Namespace) -> AbstractContextManager[Any]:
+    """Inside, CuPy multiplies matrices as --tf32 says (minigan/process.py)."""
+    if not getattr(options, "tf32", False):
+        return nullcontext()
+    if options.backend == "numpy":
+        voice(options)("--tf32 has no effect on the backend numpy, which multiplies in full precision")
+        return nullcontext()
+    return performance(threads=1, keep_memory=False, tf32=True)
+
+
+def _how_to_need_less(options: argparse.Namespace) -> str:
+    """What can be changed in a training program that needs more memory than a GPU has."""
+    close = "close other programs that use the GPU (nvidia-smi lists them)"
+    if getattr(options, "program", None) is None:  # not a training program
+        return close
+    batch, cures = _batch(options), []
+    if getattr(options, "filters", 1) > 1 and not getattr(options, "conv_d", False):
+        cures.append(f"take fewer --filters than {options.filters}")
+    if batch is None:  # it has not come so far
+        cures.append(f"give command.trainer() in {sys.argv[0]} a smaller batch")
+    else:
+        close += f" and go on with --resume {shlex.quote(str(options.out))}"
+        if batch > 1:
+            half = f"command.trainer(..., batch={batch // 2}) in {sys.argv[0]}"
+            cures.append(f"take smaller batches than {batch} images: {half}")
+    another = " for another run" if options.resume is not None and cures else ""  # this one keeps what it has
+    return ", or ".join([close, *cures]) + another
+
+
+def _batch(options: argparse.Namespace) -> int | None:
+    """The images in a batch of this run, if it has come far enough to say so in its config.json."""
+    try:
+        batch = read_config(options.out)["settings"]["batch"]
+    except (RunError, OSError, KeyError, TypeError):
+        return None
+    return batch if isinstance(batch, int) else None
 
 
 def looks_at_slopes(options: argparse.Namespace) -> bool:
@@ -193,6 +242,7 @@ def trainer(options: argparse.Namespace, game: Game, data: Any, **settings: Any)
             simultaneous=options.penalty == "consensus",
             tensorboard=options.tensorboard,
             quiet=options.quiet,
+            capture=options.capture,
             options={key: value for key, value in vars(options).items() if key != "resume"},
             **settings,
         )

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, asarray, backend_of, to_numpy
-from ..kernels.optim import average
+from ..kernels.optim import averages
 from ..nn import Module
 from ..optim.flat import memory_order
 
@@ -48,13 +48,15 @@ class EMA:
         """Move towards what the module's weights are now."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
+        pairs = []
         for name, array in _arrays(module):
-            kept = self._averages[name]
-            if array.dtype.kind != "f":
-                self._averages[name] = array.copy()
-            else:
+            if array.dtype.kind == "f":
+                kept = self._averages[name]
                 order = memory_order(kept)
-                average(kept.transpose(order).reshape(-1), array.transpose(order).reshape(-1), decay)
+                pairs.append(tuple(a.transpose(order).reshape(-1) for a in (kept, array)))
+            else:
+                self._averages[name] = array  # the newest one, in whatever memory it is
+        averages(pairs, decay)
 
     def module(self, like: Module) -> Module:
         """A copy of the module `like`, in evaluation mode, with the averages for weights and buffers."""
@@ -75,7 +77,11 @@ class EMA:
                 raise ValueError(f"EMA: {name} has {kept.shape} here, {np.shape(state[name])} in the state")
         self.updates = int(state["updates"])
         for name, kept in self._averages.items():
-            kept[...] = asarray(np.asarray(state[name]), backend_of(kept), kept.dtype)
+            value = asarray(np.asarray(state[name]), backend_of(kept), kept.dtype)
+            if kept.dtype.kind == "f":
+                kept[...] = value
+            else:
+                self._averages[name] = value
 
 
 def _compact(array: Array) -> Array:

@@ -8,7 +8,8 @@ logit, and that function's slope:
 
     (real_logits, lambda r: softplus(-r), lambda r: -sigmoid(-r))
 
-`objective` (objective.py) makes one op of such a table.
+`objective` (objective.py) makes one op of such a table. Functions of the form c softplus(a l) + b l are said
+once more as the three numbers a, b, c, for a GPU (soft=...).
 
 No loss computes a probability first and its logarithm then. -log(σ(l) + 1e-8) looks harmless, but at l = -25
 its slope is -0.0014, and it should be -1. The same quantity is softplus(-l), which is exact for every l.
@@ -21,6 +22,7 @@ from math import log
 from typing import ClassVar
 
 from ..backend import Array
+from ..kernels import device
 from ..ops.elementwise import relu, sigmoid, softplus
 from ..tensor import Tensor
 from .objective import Loss, objective, positive
@@ -94,15 +96,23 @@ class Minimax(Loss):
             "cross_entropy_d",
             (real_logits, lambda r: softplus(-r) + r * rest, lambda r: rest - sigmoid(-r)),
             (fake_logits, softplus, sigmoid),
+            soft=[(-1, rest, 1), (1, 0, 1)],
         )
 
     def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
         """L_G = -mean softplus(f)        dL/df = -σ(f) / n"""
-        return objective("minimax_g", (fake_logits, lambda f: -softplus(f), lambda f: -sigmoid(f)))
+        row = (fake_logits, lambda f: -softplus(f), lambda f: -sigmoid(f))
+        return objective("minimax_g", row, soft=[(1, 0, -1)])
 
     def belief(self, logits: Tensor) -> Array:
         """mean σ(l): the probability that D gives these images of being real."""
         return sigmoid(logits.detach()).mean().data
+
+    def beliefs(self, *several: Tensor) -> list[Array]:
+        """`belief` of each; on a GPU in one launch."""
+        if (fused := device.of(several[0].data)) is not None:
+            return fused.sigmoid_means([logits.data for logits in several])
+        return super().beliefs(*several)
 
 
 @dataclass
@@ -118,7 +128,8 @@ class NonSaturating(Minimax):
 
     def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
         """L_G = mean softplus(-f)        dL/df = -σ(-f) / n"""
-        return objective("non_saturating_g", (fake_logits, lambda f: softplus(-f), lambda f: -sigmoid(-f)))
+        row = (fake_logits, lambda f: softplus(-f), lambda f: -sigmoid(-f))
+        return objective("non_saturating_g", row, soft=[(-1, 0, 1)])
 
 
 # ----------------------------------------------------------------------------------- other shapes
@@ -227,12 +238,13 @@ class RelativisticPairing(Loss):
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """L_D = mean softplus(-e), e = r - f        dL/dr = -σ(-e) / n        dL/df = σ(-e) / n"""
         ahead = self._difference(real_logits, fake_logits)
-        return objective("rpgan_d", (ahead, lambda e: softplus(-e), lambda e: -sigmoid(-e)))
+        row = (ahead, lambda e: softplus(-e), lambda e: -sigmoid(-e))
+        return objective("rpgan_d", row, soft=[(-1, 0, 1)])
 
     def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
         """L_G = mean softplus(e), e = r - f        dL/df = -σ(e) / n        dL/dr = σ(e) / n"""
         ahead = self._difference(self._real(real_logits), fake_logits)
-        return objective("rpgan_g", (ahead, softplus, sigmoid))
+        return objective("rpgan_g", (ahead, softplus, sigmoid), soft=[(1, 0, 1)])
 
     @staticmethod
     def _difference(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -270,6 +282,7 @@ class RelativisticAverage(Loss):
             "ragan_d",
             (real_logits - fake_logits.mean(), lambda a: softplus(-a), lambda a: -sigmoid(-a)),
             (fake_logits - real_logits.mean(), softplus, sigmoid),
+            soft=[(-1, 0, 1), (1, 0, 1)],
         )
 
     def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
@@ -279,4 +292,5 @@ class RelativisticAverage(Loss):
             "ragan_g",
             (real_logits - fake_logits.mean(), softplus, sigmoid),
             (fake_logits - real_logits.mean(), lambda b: softplus(-b), lambda b: -sigmoid(-b)),
+            soft=[(1, 0, 1), (-1, 0, 1)],
         )

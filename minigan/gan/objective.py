@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import reduce
 from operator import add
@@ -11,31 +11,48 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..backend import Array
+from ..kernels import device
 from ..ops.operands import tensor
 from ..ops.shape import broadcast_to
-from ..tensor import Tensor, constant, no_grad, record
+from ..tensor import Tensor, constant, is_recording, no_grad, record
 
 __all__ = ["Curve", "Loss", "objective", "positive"]
 
 Curve = Callable[[Tensor], Any]  # a function of each logit by itself: its value there, or its slope
 Row = tuple[Tensor, Curve, Curve]
+Soft = tuple[float, float, float]
 
 
-def objective(name: str, *rows: Row) -> Tensor:
+def objective(name: str, *rows: Row, soft: Sequence[Soft] | None = None) -> Tensor:
     """L = Σ over the rows of mean value(l)        l̄ = L̄ slope(l) / n
 
     Each row is (logits l, value, slope). To the tape this is one op called `name`: the values leave no
     history. The slopes are made of Tensor ops, so the gradient can be differentiated as often as you like.
     A slope that is the same everywhere may be a plain number.
+
+    soft: the same once more for a GPU, which computes it in one launch: a, b, c of each row whose value is
+    c softplus(a l) + b l.
     """
     rows = tuple((tensor(logits, name), value, slope) for logits, value, slope in rows)
-    with no_grad():
-        loss = reduce(add, [value(logits).mean() for logits, value, _ in rows])
+    slopes: list[Array | None] = [None] * len(rows)
+    one_dtype = len({logits.dtype for logits, _, _ in rows}) == 1
+    if soft and one_dtype and (fused := device.of(rows[0][0].data)) is not None:
+        numbers = zip(rows, soft, strict=True)
+        loss, slopes = fused.softplus_means([(row[0].data, *abc) for row, abc in numbers])
+    else:
+        with no_grad():
+            loss = reduce(add, [value(logits).mean() for logits, value, _ in rows]).data
 
-    def edge(logits: Tensor, slope: Curve) -> Any:
-        return logits, lambda g: broadcast_to(g * (1 / logits.size) * slope(logits), logits.shape)
+    def edge(logits: Tensor, slope: Curve, known: Array | None) -> Any:
+        def vjp(g: Tensor) -> Tensor:
+            if known is not None and not is_recording():
+                return constant(g.data * known)
+            return broadcast_to(g * (1 / logits.size) * slope(logits), logits.shape)
 
-    return record(name, loss.data, *[edge(logits, slope) for logits, _, slope in rows])
+        return logits, vjp
+
+    edges = [edge(logits, slope, known) for (logits, _, slope), known in zip(rows, slopes, strict=True)]
+    return record(name, loss, *edges)
 
 
 def positive(x: Tensor) -> Tensor:
@@ -86,6 +103,10 @@ class Loss:
     def belief(self, logits: Tensor) -> Array:
         """What D thinks of these images, for people to read: here the mean logit, 0-d, without history."""
         return logits.detach().mean().data
+
+    def beliefs(self, *several: Tensor) -> list[Array]:
+        """`belief` of each of these batches."""
+        return [self.belief(logits) for logits in several]
 
     def after_discriminator_step(self, real_logits: Tensor, fake_logits: Tensor) -> None:
         """A chance to adjust something between the steps. Most losses have nothing to adjust."""

@@ -48,6 +48,12 @@ def _replay_in_turn(game: Game, reals: Sequence[Tensor], noises: Sequence[Tensor
 
 def _replay_both(game: Game, real: Tensor, z: Tensor, rng: Any) -> None:
     assert game.d_optimizer is not None
-    loss_d, loss_g, _, _ = joint_losses(game, real, game.g(z), rng)
+    fake = game.g(z)
+    if game.unrolled:
+        loss_d, _, _ = discriminator_loss(game, real, fake, rng)
+        with opponent(game, real, fake, rng):
+            grad(generator_loss(game, real, fake, rng)[0], game.g_optimizer.params)
+    else:
+        loss_d, loss_g, _, _ = joint_losses(game, real, fake, rng)
+        grad(loss_g, game.g_optimizer.params)
     grad(loss_d, game.d_optimizer.params)
-    grad(loss_g, game.g_optimizer.params)

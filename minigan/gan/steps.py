@@ -26,7 +26,9 @@ from math import nan
 from typing import TYPE_CHECKING, Any
 
 from .. import nn
+from ..backend import Array
 from ..finite import NonFiniteError, all_finite
+from ..kernels import device
 from ..ops.shape import concat
 from ..optim import Optimizer
 from ..tensor import Tensor, grad, no_grad
@@ -110,14 +112,19 @@ class Report:
 
     d_fake_before: of the fakes in D's step, before D moves. d_fake_after: in G's step, before G moves.
     These are probabilities where the loss gives D's numbers that meaning (Loss.belief). What there is not, as
-    without a D, is nan.
+    without a D, is nan. On a GPU they are arrays of one number each, which nobody has waited for yet.
     """
 
-    loss_d: float = nan
-    loss_g: float = nan
-    d_real: float = nan
-    d_fake_before: float = nan
-    d_fake_after: float = nan
+    loss_d: float | Array = nan
+    loss_g: float | Array = nan
+    d_real: float | Array = nan
+    d_fake_before: float | Array = nan
+    d_fake_after: float | Array = nan
+
+
+def told(value: Array) -> float | Array:
+    """A number for the report. On a GPU it stays there: to look at it is to wait until all is computed."""
+    return float(value) if device.of(value) is None else value
 
 
 # ------------------------------------------------------------------------------ the two steps
@@ -137,9 +144,8 @@ def discriminator_step(game: Game, real: Tensor, fake: Tensor, report: Report, r
     for term in game.terms:
         term.constrain(game.d)
     game.loss.after_discriminator_step(real_logits, fake_logits)
-    report.loss_d = float(loss_d)
-    report.d_real = float(game.loss.belief(real_logits))
-    report.d_fake_before = float(game.loss.belief(fake_logits))
+    report.loss_d = told(loss_d.data)
+    report.d_real, report.d_fake_before = map(told, game.loss.beliefs(real_logits, fake_logits))
 
 
 def generator_step(game: Game, real: Tensor, fake: Tensor, report: Report, rng: Any = None) -> None:
@@ -152,9 +158,9 @@ def generator_step(game: Game, real: Tensor, fake: Tensor, report: Report, rng: 
     with opponent(game, real, fake, rng):
         loss_g, fake_logits = generator_loss(game, real, fake, rng)
         move(game.g_optimizer, gradients(game.g_optimizer, loss_g, "L_G"))
-    report.loss_g = float(loss_g)
+    report.loss_g = told(loss_g.data)
     if game.d is not None:
-        report.d_fake_after = float(game.loss.belief(fake_logits))
+        (report.d_fake_after,) = map(told, game.loss.beliefs(fake_logits))
 
 
 def discriminator_loss(game: Game, real: Tensor, fake: Tensor, rng: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -201,10 +207,14 @@ def opponent(game: Game, real: Tensor, fake: Tensor, rng: Any) -> AbstractContex
 def gradients(optimizer: Optimizer, loss: Tensor, name: str) -> Sequence[Tensor | None]:
     """The gradients of this player's parameters, and of nobody else's. They have to be finite.
 
+    (On a GPU nobody looks: that would be to wait. Whoever reads the report sees it from the losses.)
+
     `loss.backward()` would leave gradients in the other player's parameters too, and they would be added to
     those of its next step.
     """
     found = grad(loss, optimizer.params)
+    if device.of(loss.data) is not None:
+        return found
     if not all_finite([loss.data]):
         raise NonFiniteError(f"{name} is {float(loss)}")
     if not all_finite(g.data for g in found if g is not None):
@@ -264,8 +274,8 @@ def simultaneous_step(game: Game, real: Tensor, z: Tensor, rng: Any = None) -> R
         for term in game.terms:
             if type(term).both is not Term.both:
                 raise ValueError(
-                    f"simultaneous_step: {type(term).__name__} is added to both losses at the same D, and G's "
-                    "is taken some steps ahead; leave one of the two out"
+                    f"simultaneous_step: {type(term).__name__} is added to both losses at the same D, and "
+                    "G's is taken some steps ahead; leave one of the two out"
                 )
         loss_d, real_logits, fake_logits = discriminator_loss(game, real, fake, rng)
         with opponent(game, real, fake, rng):
@@ -280,8 +290,8 @@ def simultaneous_step(game: Game, real: Tensor, z: Tensor, rng: Any = None) -> R
     for term in game.terms:
         term.constrain(game.d)
     game.loss.after_discriminator_step(real_logits, fake_logits)
-    d_real, d_fake = (float(game.loss.belief(logits)) for logits in (real_logits, fake_logits))
-    return Report(float(loss_d), float(loss_g), d_real, d_fake, d_fake)
+    d_real, d_fake = map(told, game.loss.beliefs(real_logits, fake_logits))
+    return Report(told(loss_d.data), told(loss_g.data), d_real, d_fake, d_fake)
 
 
 def joint_losses(game: Game, real: Tensor, fake: Tensor, rng: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:

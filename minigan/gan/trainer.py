@@ -25,19 +25,21 @@ from typing import Any
 
 import numpy as np
 
+from .. import backend as _backend
 from .. import nn, viz
 from ..data.batches import Batches
 from ..finite import NonFiniteError, all_finite
 from ..io import section
+from ..kernels import device
 from ..ops.operands import whole
 from ..process import performance
-from ..streams import stream
 from ..tensor import Tensor, constant, no_grad
+from .capture import Capture, Place
 from .checkpoint import NAME, RunError, read_checkpoint, write_checkpoint
 from .ema import EMA
 from .events import Events, summary_writer
 from .folder import RunFolder, description
-from .noise import Noise
+from .noise import Noise, generator
 from .progress import Interrupted, Progress, Signals
 from .replay import first_cause
 from .steps import Game, Report, alternating_step, simultaneous_step
@@ -61,7 +63,8 @@ class Trainer:
     threads: None chooses: networks with convolutions share the work between threads, others leave it to the
     BLAS (process.py). before_step: called with the number of each step, from 0, to change something from
     step to step, such as the sigma of InstanceNoise. tensorboard: write events for TensorBoard, too. quiet:
-    print nothing.
+    print nothing. capture: on a GPU, record a step and replay it, which is faster (capture.py); the Report of
+    a step, and the arrays of weights, are then written to again by the next step.
     """
 
     def __init__(
@@ -71,7 +74,7 @@ class Trainer:
         options: Mapping[str, Any] | None = None, samples: int = 100,
         picture: Callable[[np.ndarray], np.ndarray] | None = None, save_every: float = 30.0,
         threads: int | None = None, before_step: Callable[[int], object] | None = None,
-        tensorboard: bool = False, quiet: bool = False,
+        tensorboard: bool = False, quiet: bool = False, capture: bool = False,
     ):  # fmt: skip
         if isinstance(data, Tensor) or not hasattr(data, "dtype"):
             raise TypeError(f"Trainer: data is a {type(data).__name__}; give an array of images (N, ...)")
@@ -108,9 +111,12 @@ class Trainer:
             for name, module in net.named_modules()
             if module.rng is not None
         ]
+        self.backend = backend
+        self.capture = Capture(game, self.batches, before_step) if capture else None
         self.step = 0  # of G, done
         self.seconds = 0.0  # spent in steps
-        self._sums, self._count = np.zeros(len(MEASURES)), 0  # of the reports since the epoch began
+        self._sums: Any = _backend.get(backend).from_numpy(np.zeros(len(MEASURES)))
+        self._count = 0  # of the reports in these sums: those since the epoch began
         self._check_fit(data)
         if (resume or tensorboard) and folder is None:
             raise ValueError("Trainer: resume=True and tensorboard=True need the folder of the run")
@@ -184,6 +190,10 @@ class Trainer:
     def _loop(self, last: int, signals: Signals) -> None:
         progress = Progress(self.step, last, self.quiet)
         saved = time.monotonic()
+        if self.capture is not None:
+            self.capture.tell = progress.say
+            if self.capture.why is not None:
+                progress.say(f"capture: {self.capture.why}; running eagerly")
         try:
             if self.step == 0:
                 self._draw()
@@ -212,12 +222,11 @@ class Trainer:
         start = time.perf_counter()
         if self.before_step is not None:
             self.before_step(self.step)
-        reals, noises, rng = self._material()
         try:
-            if self.simultaneous:
-                report = simultaneous_step(self.game, reals[0], noises[0], rng)
+            if self.capture is not None:
+                report = self.capture.step(self._place(), self._play)
             else:
-                report = alternating_step(self.game, reals, noises, rng)
+                report = self._play(self._place())
         except NonFiniteError as error:
             raise NonFiniteError(f"step {self.step + 1}: {error}; {self._cause()}") from None
         if self.ema is not None:
@@ -226,16 +235,32 @@ class Trainer:
         self.seconds += time.perf_counter() - start
         return report
 
-    def _material(self) -> tuple[list[Tensor], list[Tensor], np.random.Generator]:
-        """The real batches, the noise, and the random numbers of the step to come, made from its number."""
-        first, extra = self.step * self.d_steps, 0 if self.game.reuse_fakes or self.simultaneous else 1
-        reals = [constant(self.batches.at(first + i)) for i in range(self.d_steps)]
-        counts = [len(real) for real in reals] + [len(reals[-1])] * extra
-        start = self.step * len(counts)
-        noises = [self._noise.at(start + i, count) for i, count in enumerate(counts)]
+    def _place(self) -> Place:
+        """The numbers of the step to come, of its batches and of its noise."""
+        extra = 0 if self.game.reuse_fakes or self.simultaneous else 1
+        numbers = lambda n: range(self.step * n, (self.step + 1) * n)
+        return Place(self.step, numbers(self.d_steps), numbers(self.d_steps + extra))
+
+    def _play(self, place: Place) -> Report:
+        """One step, of both players."""
+        reals, noises, rng = self._material(place)
+        if self.simultaneous:
+            return simultaneous_step(self.game, reals[0], noises[0], rng)
+        return alternating_step(self.game, reals, noises, rng)
+
+    def _material(self, place: Place | None = None) -> tuple[list[Tensor], list[Tensor], Any]:
+        """The real batches, the noise, and the random numbers of the step to come, made from its number.
+
+        place: where the numbers lie on a GPU, if the step is being recorded (capture.py).
+        """
+        place = place or self._place()
+        batch = self.batches.at if isinstance(place.step, int) else self.batches.at_turn
+        reals = [constant(batch(number)) for number in place.batches]
+        counts = [len(real) for real in reals] + [len(reals[-1])] * (len(place.noises) - len(reals))
+        noises = [self._noise.at(number, n) for number, n in zip(place.noises, counts, strict=True)]
         for name, module in self._drawing:  # dropout and its kind
-            module.rng = stream(self.seed, name, self.step)
-        return reals, noises, stream(self.seed, "terms", self.step)
+            module.rng = generator(self.seed, name, place.step, self.backend)
+        return reals, noises, generator(self.seed, "terms", place.step, self.backend)
 
     def _cause(self) -> str:
         """What went wrong in the step that has just failed: it is computed again, from the same numbers."""
@@ -245,14 +270,30 @@ class Trainer:
 
     def _note(self, report: Report, progress: Progress) -> None:
         """Count a step's report in, for the mean over the epoch."""
-        self._sums += [getattr(report, name) for name in MEASURES]
+        values = [getattr(report, name) for name in MEASURES]
+        if (fused := device.of(self._sums)) is not None:
+            fused.add_up(self._sums, values)
+        else:
+            self._sums += values
         self._count += 1
         progress.step(report)
 
+    def _means(self) -> np.ndarray:
+        """The means since the epoch began. On a GPU nobody has looked at the losses before."""
+        means = _backend.to_numpy(self._sums) / self._count
+        players = ["loss_g"] if self.game.d is None else ["loss_d", "loss_g"]
+        if not np.isfinite(means[[MEASURES.index(name) for name in players]]).all():
+            raise NonFiniteError(
+                f"steps {self.step - self._count + 1} to {self.step}: a loss became infinite or NaN. On a "
+                "GPU this is noticed only where losses are read; the same run with --backend numpy tells the "
+                "step and the op"
+            )
+        return means
+
     def _end_epoch(self, progress: Progress) -> None:
-        means = dict(zip(MEASURES, (self._sums / self._count).tolist(), strict=True))
+        means = dict(zip(MEASURES, self._means().tolist(), strict=True))
         record = {"epoch": self.epoch, "step": self.step, "seconds": round(self.seconds, 3), **means}
-        self._sums, self._count = np.zeros(len(MEASURES)), 0
+        self._sums, self._count = _backend.get(self.backend).from_numpy(np.zeros(len(MEASURES))), 0
         if self.folder is not None:
             self.folder.log(record)
         if self._events is not None:
@@ -286,8 +327,11 @@ class Trainer:
             for name, value in values.items():
                 if isinstance(value, np.ndarray) and value.dtype.kind == "f" and not all_finite([value]):
                     raise NonFiniteError(f"after step {self.step} {part}.{name} is not finite")
-        progress = {"step": self.step, "seconds": self.seconds, "sums": self._sums, "count": self._count}
-        write_checkpoint(self.folder.path, {**state, "trainer": {"seed": self.seed, **progress}})
+        progress = {"step": self.step, "seconds": self.seconds, "count": self._count}
+        sums = np.array(_backend.to_numpy(self._sums))
+        write_checkpoint(
+            self.folder.path, {**state, "trainer": {"seed": self.seed, "sums": sums, **progress}}
+        )
 
     def _load(self) -> None:
         """Go on from the checkpoint in the folder."""
@@ -303,11 +347,12 @@ class Trainer:
                 if part.state_dict():
                     part.load_state_dict(section(state, name))
             self.step, self.seconds = int(mine["step"]), float(mine["seconds"])
-            self._sums, self._count = np.array(mine["sums"], dtype=float), int(mine["count"])
+            sums, self._count = np.array(mine["sums"], dtype=float), int(mine["count"])
+            self._sums = _backend.get(self.backend).from_numpy(sums)
             if self.step < 0 or self._count < 0 or not 0 <= self.seconds < math.inf:
                 raise ValueError(f"step {self.step}, {self._count} steps in this epoch, {self.seconds} s")
-            if self._sums.shape != (len(MEASURES),):
-                raise ValueError(f"sums of shape {self._sums.shape}, not {(len(MEASURES),)}")
+            if sums.shape != (len(MEASURES),):
+                raise ValueError(f"sums of shape {sums.shape}, not {(len(MEASURES),)}")
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             reason = "; ".join(line.strip() for line in str(error).splitlines())
             raise RunError(f"{self.folder.path / NAME}: does not belong to this run: {reason}") from error

@@ -8,7 +8,8 @@ a kernel sees is copied in long runs, and the rest is a matrix product:
     conv2d_weight     W̄ = Xᵀ Ȳ      kernel (KH · KW · C). W: a row for each entry, a column for each filter
 
 X is bigger than the images by the size of the kernel, so it is made for a block of images at a time, which
-stays in the cache. With one or a few channels the runs are short, and X is better built entry by entry.
+stays in the cache. With one or a few channels the runs are short, and X is better built entry by entry. A GPU
+makes all of X at once, in one launch.
 
 The third corner of the triangle, the transposed convolution, is in conv_transpose.py.
 """
@@ -21,7 +22,9 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, xp_of
+from . import device
 from .geometry import Geometry, Pair, empty, windows
+from .linear import matmul
 from .threads import split
 
 BLOCK = 1 << 20  # bytes of X at a time, to stay in a second-level cache
@@ -32,16 +35,27 @@ FEW = 4  # up to so many channels, X is built entry by entry
 # -------------------------------------------------------------------------------- the two kernels
 
 
-def conv2d(x: Array, weight: Array, how: Geometry, bias: Array | None = None) -> Array:
-    """y[n, o, p] = Σ over c, k of weight[o, c, k] · x[n, c, where kernel entry k is at place p] + bias[o]"""
+def conv2d(
+    x: Array, weight: Array, how: Geometry, bias: Array | None = None, leaky: float | None = None
+) -> Array:
+    """y[n, o, p] = Σ over c, k of weight[o, c, k] · x[n, c, where kernel entry k is at place p] + bias[o]
+
+    leaky: on a GPU, where there is a bias: the slope of a leaky_relu that comes after it.
+    """
     if how.groups > 1:
         alone = how._replace(groups=1)
-        f = lambda x, w, b=None: conv2d(x, w, alone, b)
+        f = lambda x, w, b=None: conv2d(x, w, alone, b, leaky)
         return by_group(how.groups, f, (x, 1), (weight, 0), (bias, 0))
     o, _, kh, kw = weight.shape
     oh, ow = how.size_after(x.shape[2:], (kh, kw))
     y = empty(xp_of(x), (len(x), o, oh, ow), np.result_type(x.dtype, weight.dtype), LAST)
-    pixels, few = pixels_of(y), are_few(x.shape[1])
+    pixels = pixels_of(y)
+    if (fused := device.of(x)) is not None:
+        matmul(_all_seen(fused, x, (kh, kw), how), matrix_of(weight, few=False), pixels)
+        if bias is not None:
+            fused.add_bias(y, bias.astype(y.dtype, copy=False), leaky)
+        return y
+    few = are_few(x.shape[1])
     matrix = matrix_of(weight, few)
 
     def work(lo: int, hi: int) -> None:
@@ -60,8 +74,12 @@ def conv2d_weight(x: Array, y: Array, how: Geometry, kernel: Pair) -> Array:
         alone = how._replace(groups=1)
         return by_group(how.groups, lambda x, y: conv2d_weight(x, y, alone, kernel), (x, 1), (y, 1), out=0)
     c, o = x.shape[1], y.shape[1]
+    ȳ, dtype = pixels_of(y), np.result_type(x.dtype, y.dtype)
+    if (fused := device.of(x)) is not None:
+        weight = empty(xp_of(x), (o, c, *kernel), dtype, (2, 3, 1, 0))
+        matmul(_all_seen(fused, x, kernel, how).T, ȳ, matrix_of(weight, few=False))
+        return weight
     few = are_few(c)
-    ȳ = pixels_of(y)
 
     def work(lo: int, hi: int) -> Array:
         total = None
@@ -75,7 +93,7 @@ def conv2d_weight(x: Array, y: Array, how: Geometry, kernel: Pair) -> Array:
 
     parts = [part for part in split(work, x.shape[0], x) if part is not None]
     memory = (1, 2, 3, 0) if few else (2, 3, 1, 0)  # so that its matrix is a view of it
-    weight = empty(xp_of(x), (o, c, *kernel), np.result_type(x.dtype, y.dtype), memory)
+    weight = empty(xp_of(x), (o, c, *kernel), dtype, memory)
     matrix = matrix_of(weight, few)
     matrix[...] = parts[0] if parts else 0
     for part in parts[1:]:
@@ -104,6 +122,12 @@ def pixels_of(x: Array) -> Array:
     return x.transpose(0, 2, 3, 1).reshape(-1, x.shape[1])
 
 
+def _all_seen(fused: Any, x: Array, kernel: Pair, how: Geometry) -> Array:
+    """X for all images, on a GPU."""
+    pointwise = kernel == how.stride == (1, 1) and how.padding == (0, 0)
+    return pixels_of(x) if pointwise else fused.im2col(x, kernel, how)
+
+
 def _seen(
     x: Array, lo: int, hi: int, kernel: Pair, how: Geometry, few: bool = False
 ) -> Iterator[tuple[slice, Array]]:
@@ -113,7 +137,7 @@ def _seen(
     if kernel == how.stride == (1, 1) and how.padding == (0, 0):
         yield slice(lo * oh * ow, hi * oh * ow), pixels_of(x[lo:hi])  # each place sees its own pixel
         return
-    block = images_at_a_time(x, oh * ow * kh * kw * c * x.itemsize, hi - lo)
+    block = images_at_a_time(oh * ow * kh * kw * c * x.itemsize, hi - lo)
     pad = padder(x, block, how.padding, few)
     xp = xp_of(x)
     if few:
@@ -134,10 +158,8 @@ def _seen(
         yield slice(start * oh * ow, stop * oh * ow), rows
 
 
-def images_at_a_time(x: Array, bytes_of_one: int, n: int) -> int:
+def images_at_a_time(bytes_of_one: int, n: int) -> int:
     """How many images to take at a time."""
-    if not isinstance(x, np.ndarray):
-        return max(n, 1)  # a GPU wants all the work at once
     return max(1, min(n, BLOCK // max(bytes_of_one, 1)))
 
 

@@ -2,7 +2,8 @@
 
 What is computed, in a few lines, is in simple.py: X̄ = Ȳ Wᵀ, and each entry of X̄ is added to the pixel that
 it was seen at. Mostly there is a better way. The pixels fall into phases (with stride 2, those of even and of
-odd rows and columns), and each phase is a small convolution of ȳ, in which nothing needs to be added up.
+odd rows and columns), and each phase is a small convolution of ȳ, in which nothing needs to be added up. On a
+GPU each pixel collects what is its own, in one launch.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ..backend import Array, xp_of
+from . import device
 from .conv import LAST, are_few, by_group, images_at_a_time, matrix_of, padder, pixels_of
 from .geometry import Geometry, Pair, add_windows, empty, windows
+from .linear import matmul
 from .threads import split
 
 
@@ -24,6 +27,10 @@ def conv_transpose2d(y: Array, weight: Array, how: Geometry, size: Pair, bias: A
         alone = how._replace(groups=1)
         f = lambda y, w, b=None: conv_transpose2d(y, w, alone, size, b)
         return by_group(how.groups, f, (y, 1), (weight, 0), (bias, 0))
+    if (fused := device.of(y)) is not None:
+        columns = matmul(pixels_of(y), matrix_of(weight, few=False).T)
+        bias = None if bias is None else bias.astype(columns.dtype, copy=False)
+        return fused.col2im(columns, (len(y), weight.shape[1], *size), weight.shape[2:], how, bias)
     places = y.shape[2] * y.shape[3] * how.stride[0] * how.stride[1]
     if are_few(weight.shape[1]) or size[0] * size[1] > 1.5 * places:
         return _by_adding_up(y, weight, how, size, bias)
@@ -47,7 +54,7 @@ def _by_adding_up(y: Array, weight: Array, how: Geometry, size: Pair, bias: Arra
         image += bias.reshape(-1, 1, 1)
 
     def work(lo: int, hi: int) -> None:
-        block = images_at_a_time(y, oh * ow * kh * kw * c * dtype.itemsize, hi - lo)
+        block = images_at_a_time(oh * ow * kh * kw * c * dtype.itemsize, hi - lo)
         for start in range(lo, hi, block):
             stop = min(start + block, hi)
             rows = ȳ[start * oh * ow : stop * oh * ow]
@@ -113,7 +120,7 @@ def _by_phases(y: Array, weight: Array, how: Geometry, size: Pair, bias: Array |
     most = max((v.pixels * v.kernel * h.pixels * h.kernel for v in down for h in across), default=0)
 
     def work(lo: int, hi: int) -> None:
-        block = images_at_a_time(y, most * o * y.itemsize, hi - lo)
+        block = images_at_a_time(most * o * y.itemsize, hi - lo)
         pad = padder(y, block, border)
         room = xp.empty(block * most * o, y.dtype)
         for at in range(lo, hi, block):

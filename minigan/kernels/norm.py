@@ -1,5 +1,8 @@
 """Batch normalisation on bare arrays, fast. The formulas are in simple.py.
 
+`batch_norm` and `batch_norm_backward` choose who computes: kernels of a GPU (device.py), the functions below
+for images of some size on a CPU, or else those of simple.py, which have the same names.
+
 The arrays have shape (N, C, H, W), and are worked on with the channels last in memory, as convolution makes
 them. Then an image row is one run of W · C numbers, and what holds for each channel (its mean, say) is a
 vector that is repeated W times. All steps are done for a few image rows at a time, which stay in the cache.
@@ -7,12 +10,14 @@ vector that is repeated W times. All steps are done for a few image rows at a ti
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from ..backend import Array, xp_of
-from . import simple
+from . import device, simple
 from .conv import LAST
 from .geometry import empty
 from .threads import split
@@ -20,6 +25,40 @@ from .threads import split
 PIECE = 1 << 17  # entries worked on at a time
 WORTH = 1 << 18  # entries that are worth a thread
 SMALL = 1 << 14  # fewer entries are done in one go, by simple.py
+
+_this = sys.modules[__name__]
+
+
+def batch_norm(
+    x: Array, gamma: Array | None, beta: Array | None, eps: float, leaky: float | None = None
+) -> tuple[Array, Array, Array, Array, Array]:
+    """y = γ (x - μ) s + β, then x as the backward pass should get it, then μ, σ² and s = 1 / √(σ² + ε).
+
+    leaky: on a GPU: the slope of a leaky_relu that comes after it.
+    """
+    if (fused := device.of(x)) is not None:
+        x = channels_last(x) if x.ndim == 4 else x
+        y, mu, variance, s = fused.batch_norm(x, gamma, beta, eps, leaky)
+        return y, x, mu, variance, s
+    does: Any = _this if suits(x) else simple
+    x = does.channels_last(x)
+    mu, variance = does.statistics(x)
+    s = 1 / xp_of(mu).sqrt(variance + eps)
+    return does.affine(x, mu, s if gamma is None else s * gamma, beta), x, mu, variance, s
+
+
+def batch_norm_backward(
+    g: Array, x: Array, mu: Array, s: Array, gamma: Array | None
+) -> tuple[Array, Array, Array]:
+    """x̄ = γ s (ȳ - mean ȳ - x̂ · mean(ȳ x̂)),  γ̄ = Σ ȳ x̂,  β̄ = Σ ȳ, where x̂ = (x - μ) s."""
+    if (fused := device.of(x)) is not None:
+        return fused.batch_norm_backward(g, x, mu, s, gamma)
+    does: Any = _this if suits(x) else simple
+    n = x.size // x.shape[1]
+    total, along = does.gradient_sums(g, x, mu)
+    factor = s if gamma is None else s * gamma
+    x_bar = does.combine(g, x, mu, factor, factor * s * s * along * (-1 / n), factor * total * (-1 / n))
+    return x_bar, along * s, total
 
 
 def suits(x: Array) -> bool:
@@ -90,10 +129,12 @@ def affine(x: Array, mu: Array, scale: Array, shift: Array | None) -> Array:
     return y
 
 
-def sums(g: Array) -> Array:
+def channel_sums(g: Array) -> Array:
     """For each channel, Σ g."""
+    if (fused := device.of(g)) is not None:
+        return fused.channel_sums(g)
     if not suits(g):
-        return simple.sums(g)
+        return simple.channel_sums(g)
     rows = _rows(g)
 
     def work(lo: int, hi: int) -> Array:

@@ -9,11 +9,12 @@ are quicker than a dozen passes over everything.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from ..backend import Array, xp_of
+from . import device
 from .threads import split
 
 CHUNK = 65_536  # entries of a piece; with five arrays in float32, 1.3 MB
@@ -222,3 +223,13 @@ def average(a: Array, p: Array, decay: float) -> None:
         xp.subtract(pp, aa, out=s)
         s *= 1 - decay
         aa += s
+
+
+def averages(pairs: Sequence[tuple[Array, Array]], decay: float) -> None:
+    """`average` for each pair (a, p)."""
+    fused = device.of(pairs[0][0]) if pairs else None
+    if fused is not None:
+        fused.averages(*zip(*pairs, strict=True), decay)
+    else:
+        for a, p in pairs:
+            average(a, p, decay)

@@ -97,7 +97,7 @@ def affine(x: Array, mu: Array, scale: Array, shift: Array | None) -> Array:
     return y if shift is None else y + _per_channel(shift, x)
 
 
-def sums(g: Array) -> Array:
+def channel_sums(g: Array) -> Array:
     """For each channel, Σ g."""
     return g.sum(axis=(0, *range(2, g.ndim)))
 

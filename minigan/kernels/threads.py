@@ -65,7 +65,7 @@ def split(work: Callable[[int, int], T], n: int, like: Array, least: int = 1) ->
     like: an array of the library that `work` uses. Only NumPy's work is split; a GPU has threads of its own.
     """
     hired = team.get()
-    parts = 1 if hired is None or not isinstance(like, np.ndarray) else min(hired.size, n // max(least, 1))
+    parts = 1 if hired is None or type(like) is not np.ndarray else min(hired.size, n // max(least, 1))
     if hired is None or parts < 2:
         return [work(0, n)]
     edges = [n * i // parts for i in range(parts + 1)]

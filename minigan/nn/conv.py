@@ -94,8 +94,10 @@ class Conv2d(_Conv):
             kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups,
         )  # fmt: skip
 
-    def forward(self, x: Any) -> Tensor:
-        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+    def forward(self, x: Any, leaky: float | None = None) -> Tensor:
+        return ops.conv2d(
+            x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups, leaky=leaky
+        )
 
 
 class ConvTranspose2d(_Conv):

@@ -39,8 +39,8 @@ class Linear(Module):
             else None
         )
 
-    def forward(self, x: Any) -> Tensor:
-        return linear(x, self.weight, self.bias)
+    def forward(self, x: Any, leaky: float | None = None) -> Tensor:
+        return linear(x, self.weight, self.bias, leaky=leaky)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}" + ("" if self.bias is not None else ", bias=False")

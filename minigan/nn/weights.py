@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..backend import Array, xp_of
+from ..kernels.linear import matmul as product
 from ..ops.linear import matmul
 from ..ops.shape import moveaxis
 from ..tensor import Tensor, constant
@@ -100,14 +101,14 @@ class _SpectralNorm:
 
 def _improved(u: Array, matrix: Array, eps: float) -> tuple[Array, Array]:
     """u and v nearer to the singular vectors of σ: one round of power iteration, on bare arrays."""
-    v = _unit(matrix.T @ u, eps)
-    return _unit(matrix @ v, eps), v
+    v = _unit(product(matrix.T, u), eps)
+    return _unit(product(matrix, v), eps), v
 
 
 def _unit(x: Array, eps: float) -> Array:
     """x / ‖x‖. Divided by its largest entry first, since x² may be too small, or too large, for a number."""
     xp = xp_of(x)
-    x = x / xp.maximum(xp.abs(x).max(), xp_of(x).asarray(np.finfo(x.dtype).tiny))
+    x = x / xp.maximum(xp.abs(x).max(), float(np.finfo(x.dtype).tiny))
     return x / xp.maximum(xp.sqrt((x * x).sum()), eps)
 
 

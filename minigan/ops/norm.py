@@ -9,10 +9,10 @@ from weakref import ref
 import numpy as np
 
 from ..backend import Array, xp_of
+from ..kernels import device
 from ..kernels import norm as kernels
-from ..kernels import simple
 from ..tensor import Tensor, constant, is_recording, record
-from .elementwise import astype, mul
+from .elementwise import activated, astype, leaky_relu, mul
 from .operands import number, tensor
 from .reduce import mean, sum
 from .shape import reshape
@@ -28,6 +28,7 @@ def batch_norm(
     *,
     running: tuple[Any, Any] | None = None,
     on_statistics: Callable[[Array, Array], None] | None = None,
+    leaky: float | None = None,
 ) -> Tensor:
     """Each channel shifted to mean 0 and scaled to variance 1, then to the learnt weight and bias
 
@@ -39,7 +40,7 @@ def batch_norm(
     numbers, constants as far as gradients go.
 
     on_statistics is told μ and σ² of the batch (arrays of shape (C,)): a layer keeps its running
-    averages this way.
+    averages this way. leaky: a slope; then leaky_relu(y, leaky) comes out, on a GPU in the same launch.
     """
     x, eps = tensor(x, "batch_norm"), number("batch_norm", "eps", eps)
     if eps < 0:
@@ -52,7 +53,8 @@ def batch_norm(
         center, spread = (_channels(t, "running statistics", x).detach() for t in running)
         scale = (spread + eps) ** -0.5 if gamma is None else gamma * (spread + eps) ** -0.5
         y = (x - _spread(center, x)) * _spread(scale, x)
-        return y if beta is None else y + _spread(beta, x)
+        y = y if beta is None else y + _spread(beta, x)
+        return y if leaky is None else leaky_relu(y, leaky)
     n = x.size // x.shape[1] if x.shape[1] else 0
     if n < 2:
         raise ValueError(
@@ -60,32 +62,35 @@ def batch_norm(
             "needs a larger batch, or give running=(mean, variance)"
         )
     x, gamma, beta = _of_one_dtype(x, gamma, beta)
-    return _batch_norm(x, gamma, beta, eps, n, on_statistics)
+    return _batch_norm(x, gamma, beta, eps, n, on_statistics, leaky)
 
 
 def _batch_norm(
-    x: Tensor, gamma: Tensor | None, beta: Tensor | None, eps: float, n: int, on_statistics: Any
-) -> Tensor:
+    x: Tensor, gamma: Tensor | None, beta: Tensor | None, eps: float, n: int, on_statistics: Any,
+    leaky: float | None,
+) -> Tensor:  # fmt: skip
     """y = γ x̂ + β, with the statistics of this batch: n values per channel.
 
-    Each vjp says its formula twice: with Tensors, so that it can be differentiated again, and with the
-    functions of kernels/norm.py, which are faster and do for a backward walk that is not recorded.
+    Each vjp says its formula twice: with Tensors, so that it can be differentiated again, and by
+    kernels/norm.py, which is faster and does for a backward walk that is not recorded.
     """
-    array = kernels if kernels.suits(x._data) else simple
-    data = array.channels_last(x._data)
-    mu, variance = array.statistics(data)
+    weight, bias = (None if t is None else t._data for t in (gamma, beta))
+    y, data, mu, variance, s = kernels.batch_norm(x._data, weight, bias, eps, leaky)
     if on_statistics is not None:
         on_statistics(mu, variance)
-    s = 1 / xp_of(mu).sqrt(variance + eps)
-    factor = s if gamma is None else s * gamma._data
     axes = (0, *range(2, x.ndim))
-    # the last gradient and its sums, which all three vjps want; a weak reference, so as not to keep it alive
+    # γ̄ and β̄ for the last gradient: they come with x̄. A weak reference, so as not to keep the gradient alive.
     latest: list[Any] = [lambda: None, None]
 
-    def sums(g: Tensor) -> tuple[Array, Array]:
-        """Σ ȳ and Σ ȳ (x - μ), for each channel."""
+    def x_bar(g: Tensor) -> Array:
+        now = None if gamma is None else gamma._data  # not kept: an optimiser writes there
+        found, *others = kernels.batch_norm_backward(g._data, data, mu, s, now)
+        latest[:] = ref(g), others
+        return found
+
+    def others(g: Tensor) -> list[Array]:
         if latest[0]() is not g:
-            latest[:] = ref(g), array.gradient_sums(g._data, data, mu)
+            x_bar(g)
         return latest[1]
 
     def to_x(g: Tensor) -> Tensor:
@@ -93,23 +98,23 @@ def _batch_norm(
             x_hat, scale = _normalised(x, mu, s, n)
             g = g if gamma is None else g * _spread(gamma, x)
             return (g - mean(g, axes, keepdims=True) - x_hat * mean(g * x_hat, axes, keepdims=True)) * scale
-        total, along = sums(g)
-        a, b, c = factor, factor * s * s * along * (-1 / n), factor * total * (-1 / n)
-        return constant(array.combine(g._data, data, mu, a, b, c))
+        return constant(x_bar(g))
 
     def to_gamma(g: Tensor) -> Tensor:
         if is_recording():
             return sum(g * _normalised(x, mu, s, n)[0], axes)
-        return constant(sums(g)[1] * s)
+        return constant(others(g)[0])
 
     def to_beta(g: Tensor) -> Tensor:
-        return sum(g, axes) if is_recording() else constant(sums(g)[0].copy())
+        return sum(g, axes) if is_recording() else constant(others(g)[1])
 
     edges = [(x, to_x)]
     edges += [] if gamma is None else [(gamma, to_gamma)]
     edges += [] if beta is None else [(beta, to_beta)]
-    y = array.affine(data, mu, factor, None if beta is None else beta._data)
-    return record("batch_norm", y, *edges)
+    result = record("batch_norm", y, *edges)
+    if device.of(y) is not None:
+        return activated(result, leaky)
+    return result if leaky is None else leaky_relu(result, leaky)
 
 
 def _normalised(x: Tensor, mu: Array, s: Array, n: int) -> tuple[Tensor, Tensor]:

@@ -55,6 +55,25 @@ class Flat:
         """As many zeros as there are entries in all parameters."""
         return get(self.backend).xp.zeros(sum(math.prod(shape) for shape in self._shapes), self.dtype)
 
+    def start(self, i: int) -> int:
+        """Where the part of parameter i begins."""
+        return self._cuts[i].start
+
+    def whole(self) -> Array:
+        """All of the memory, to write to, after `take_in`."""
+        return self._memory[0]
+
+    @property
+    def holder(self) -> list[Array]:
+        """A list with the memory in it. Another list is another memory."""
+        return self._memory
+
+    def settle_in(self, holder: list[Array]) -> None:
+        """Have all parameters live in that memory, with the values that are there."""
+        self._memory = holder
+        for i in range(len(self.params)):
+            self._settle(i)
+
     def piece(self, memory: Array, i: int) -> Array:
         """The part of `memory` that belongs to parameter i, as it lies: one axis."""
         return memory[self._cuts[i]]

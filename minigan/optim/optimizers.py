@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, get, to_numpy
+from ..kernels import device
 from ..kernels import optim as kernels
 from ..tensor import Tensor
 from .flat import Flat, leaf_of
@@ -40,6 +41,8 @@ class Optimizer:
     momentum at all, and `centered`, are decided at the start: they need memory.)
     """
 
+    _looks_at_count = True  # does `_update` depend on the number of the step, from the second on?
+
     def __init__(self, params: Iterable[Tensor], lr: Rate, remembers: Sequence[str]):
         self.kind = type(self).__name__
         self.lr = lr
@@ -47,6 +50,7 @@ class Optimizer:
         self._memories = {name: self._flat.zeros() for name in remembers}
         self.steps_done = 0
         self._counts = [0] * len(self.params)  # one for each parameter: those without gradient sit out
+        self._count_there: Array | None = None  # see count_at
 
     @property
     def params(self) -> list[Tensor]:
@@ -83,16 +87,19 @@ class Optimizer:
             )
         self._flat.check(f"{self.kind}.step")
         self._flat.make_room()
-        lr = self.lr
-        for i, (p, g) in enumerate(zip(self.params, gradients, strict=True)):
-            if g is None:
-                continue
+        self._update_all({i: g._data for i, g in enumerate(gradients) if g is not None}, self.lr)
+        self.steps_done += 1
+
+    def _update_all(self, gradients: Mapping[int, Array], lr: float) -> None:
+        """Change the parameters with these numbers, one after the other."""
+        for i, g in gradients.items():
             self._counts[i] += 1
+            if self._count_there is not None and (self._looks_at_count or self._counts[i] == 1):
+                raise ValueError(f"{self.kind}: its rule looks at the count of steps, in Python")
             memories = [self._flat.piece(memory, i) for memory in self._memories.values()]
             value = self._flat.take_in(i)
-            self._update(value, self._flat.as_it_lies(g._data, i), lr, self._counts[i], *memories)
-            leaf_of(p).version += 1
-        self.steps_done += 1
+            self._update(value, self._flat.as_it_lies(g, i), lr, self._counts[i], *memories)
+            leaf_of(self.params[i]).version += 1
 
     def _update(self, p: Array, g: Array, lr: float, step: int, *memories: Array) -> None:
         """Change p and the memories in place, for gradient g. step counts this parameter's, from 1."""
@@ -114,6 +121,53 @@ class Optimizer:
         del public["steps_done"]
         lr = {f"step {at}": self._lr(at) for at in (0, 100, 10_000)} if callable(self._lr) else self._lr
         return {**public, "lr": lr}
+
+    # ------------------------------------------- for steps that are recorded (gan/capture.py)
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether the learning rate follows a schedule."""
+        return callable(self._lr)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """How many steps each parameter has made."""
+        return tuple(self._counts)
+
+    def count_at(self, there: Array | None) -> None:
+        """From now on the count of steps is the one that lies there, on the device, and it is raised there.
+
+        there: 0-d, int64, what the parameters have made so far. None: the counts are Python's numbers again.
+        """
+        self._count_there = there
+
+    def has_moved(self, steps: int, counts: Sequence[int]) -> None:
+        """The device has made so many steps by itself. counts: of each parameter."""
+        self.steps_done += steps
+        for i, more in enumerate(counts):
+            if more:
+                self._counts[i] += more
+                leaf_of(self.params[i]).version += 1
+
+    def home(self) -> list[Array]:
+        """The memory that all parameters live in; those that had moved out are taken in first.
+
+        It comes in a list, always the same one as long as the memory is the same. Keep the list: that does
+        not count as a reference to the memory (see flat.py).
+        """
+        for i in range(len(self.params)):
+            self._flat.take_in(i)
+        return self._flat.holder
+
+    def return_to(self, home: list[Array], bring: bool) -> None:
+        """Have all parameters live in that memory again. bring: their values move with them.
+
+        Otherwise they get the values that are there.
+        """
+        if bring and self.home() is not home:
+            home[0][...] = self._flat.whole()
+        if not bring or self._flat.holder is not home:
+            self._flat.settle_in(home)
 
     # ------------------------------------------------------------------------------ state
 
@@ -179,6 +233,8 @@ class SGD(Optimizer):
     array([0.8, 1.6])
     """
 
+    _looks_at_count = False
+
     def __init__(
         self, params: Iterable[Tensor], lr: Rate, momentum: float = 0.0, dampening: float = 0.0,
         weight_decay: float = 0.0, nesterov: bool = False,
@@ -204,6 +260,8 @@ class RMSprop(Optimizer):
     Each entry is divided by the size that its gradient usually has. centered: by its standard deviation,
     √(v - mean²), with a mean of g that is kept like v. momentum μ: b ← μ b + g / (√v + ε), p ← p - η b.
     """
+
+    _looks_at_count = False
 
     def __init__(
         self, params: Iterable[Tensor], lr: Rate = 0.01, alpha: float = 0.99, eps: float = 1e-8,
@@ -251,6 +309,28 @@ class Adam(Optimizer):
         self.eps = setting(f"{who}: eps", eps)
         self.weight_decay = setting(f"{who}: weight_decay", weight_decay)
         super().__init__(params, lr, ["m", "v"])
+
+    def _update_all(self, gradients: Mapping[int, Array], lr: float) -> None:
+        """On a GPU: all parameters that have made the same number of steps in one launch."""
+        fused = device.of(self._memories["m"])
+        if fused is None:
+            super()._update_all(gradients, lr)
+            return
+        by_count: dict[int, list[tuple[int, Array]]] = {}
+        for i, g in gradients.items():
+            self._counts[i] += 1
+            self._flat.take_in(i)
+            leaf_of(self.params[i]).version += 1
+            piece = self._flat.start(i), self._flat.as_it_lies(g, i)
+            by_count.setdefault(self._counts[i], []).append(piece)
+        rule = (lr, *self.betas, self.eps, self.weight_decay, self._decoupled)
+        if self._count_there is not None:
+            if by_count.keys() != {max(self._counts)}:
+                raise ValueError(f"{self.kind}: its parameters have not all made the same number of steps")
+            self._count_there += 1
+        for known, pieces in by_count.items():
+            count = known if self._count_there is None else self._count_there
+            fused.adam(self._flat.whole(), *self._memories.values(), pieces, count, *rule)
 
     def _update(self, p: Array, g: Array, lr: float, step: int, *memories: Array) -> None:
         m, v = memories
