@@ -1,6 +1,6 @@
 """PacGAN's Table 1: does a D that judges several samples at once keep G from dropping modes?
 
-    python examples/papers/pacgan_2d.py              less than 15 minutes on two cores
+    python examples/papers/pacgan_2d.py              15 to 35 minutes on two cores, fast or slow
     python examples/papers/pacgan_2d.py --full       400 epochs, as in the paper
 
 Eight Gaussians on a ring, or twenty-five on a grid, are to be imitated (Lin et al. 2018). A plain GAN often

@@ -1,6 +1,6 @@
 """Unrolled GANs on a ring of eight Gaussians: what if G saw D's answer coming?
 
-    python examples/papers/unrolled_ring.py          about half an hour on one slow core
+    python examples/papers/unrolled_ring.py          three quarters of an hour on one busy core
     python examples/papers/unrolled_ring.py --full   25,000 steps, as in the authors' demo
 
 Where D learns ten times more slowly than G, G can run away from it: it puts its samples where D expects data
