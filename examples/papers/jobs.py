@@ -27,6 +27,7 @@ from minigan.gan.checkpoint import RunError
 __all__ = ["Terminated", "possible", "side_by_side", "terminated"]
 
 Trial = Callable[[], dict[str, Any]]
+STOPS = {signal.SIGINT, signal.SIGTERM}
 
 
 def possible() -> bool:
@@ -92,12 +93,12 @@ def terminated(signum: int, frame: Any) -> None:
 
 @contextmanager
 def _without_ctrl_c() -> Iterator[None]:
-    """Inside, Ctrl-C waits. A process that is born inside is deaf to it until it says otherwise."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Inside, Ctrl-C and SIGTERM wait. A process born inside is deaf to them until it changes that."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
 
 
 def _work(trial: Trial, share: set[int], answer: Connection, inherited: tuple[Any, int | None]) -> None:
@@ -105,26 +106,35 @@ def _work(trial: Trial, share: set[int], answer: Connection, inherited: tuple[An
 
     inherited: the other end of the pipe, and the lock. They are the parent's, and have to end with it.
     """
-    found: Any
+    inherited[0].close()
+    if inherited[1] is not None:
+        os.close(inherited[1])
+    found: Any = KeyboardInterrupt()
+    with suppress(KeyboardInterrupt):  # a second one, while the first is being dealt with
+        found = _found(trial, share)
+    with suppress(BrokenPipeError, KeyboardInterrupt):  # nobody listens any more
+        # from here to its end this process has nothing to save: no interrupt is worth a word
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        answer.send(found)
+
+
+def _found(trial: Trial, share: set[int]) -> Any:
+    """What the trial finds, on these cores; or the error that came instead."""
     try:
         signal.signal(signal.SIGTERM, terminated)
-        inherited[0].close()
-        if inherited[1] is not None:
-            os.close(inherited[1])
         _end_with_the_parent()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         os.sched_setaffinity(0, share)
         with threadpool_limits(len(share)):
-            found = trial()
+            return trial()
     except KeyboardInterrupt:
-        found = KeyboardInterrupt()
+        return KeyboardInterrupt()
     except (RunError, DataError, NonFiniteError, OSError, MemoryError) as error:
-        found = error
+        return error
     except Exception:
         traceback.print_exc()  # a mistake in the program: where it is cannot be sent
-        found = RunError("a trial failed; see above")
-    with suppress(BrokenPipeError, KeyboardInterrupt):  # nobody listens any more
-        answer.send(found)
+        return RunError("a trial failed; see above")
 
 
 def _end_with_the_parent() -> None:
