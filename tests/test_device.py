@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import minigan as mg
-from minigan import nn
+from minigan import nn, ops
 from minigan.gan import Game, InstanceNoise, Trainer, names
 from minigan.gan.names import LOSSES, PENALTIES
 from minigan.gan.steps import alternating_step, discriminator_loss, generator_loss
@@ -156,6 +156,17 @@ def test_a_layer_and_the_activation_behind_it(pair, bend, training, backend, rng
         found.append([t.numpy() for t in (y, *plain, slope, second)])
     for together, apart in zip(*found, strict=True):
         np.testing.assert_allclose(together, apart, rtol=1e-10, atol=1e-12)
+
+
+def test_a_negative_slope_is_refused_where_the_sign_would_be_lost(backend, rng):
+    x, image = (mg.Tensor(rng.normal(size=shape), backend=backend) for shape in ((2, 3), (2, 3, 4, 4)))
+    for op, make in (
+        ("linear", lambda: ops.linear(x, x, leaky=-0.1)),
+        ("conv2d", lambda: ops.conv2d(image, image, leaky=-0.1)),
+        ("batch_norm", lambda: ops.batch_norm(x, leaky=-0.1)),
+    ):
+        with pytest.raises(ValueError, match=rf"{op}: leaky=-0.1 must be 0 or more; use leaky_relu"):
+            make()
 
 
 def test_a_watched_activation_is_called():

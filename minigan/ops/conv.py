@@ -24,7 +24,7 @@ from ..kernels import conv_transpose, device
 from ..kernels.geometry import Geometry, Pair
 from ..kernels.norm import channel_sums
 from ..tensor import Tensor, constant, is_recording, record
-from .elementwise import activated, astype, leaky_relu
+from .elementwise import activated, astype, bend, leaky_relu
 from .images import Size, check_fit, check_rank, geometry, pair
 from .operands import tensor, tensors
 from .reduce import sum
@@ -126,7 +126,7 @@ def _conv_checked(
         )
     check_fit(op, x.shape[2:], w.shape[2:], how)
     x, bias = _checked_bias(op, x, w, bias, w.shape[0])
-    return _conv(x, w, how, bias, leaky)
+    return _conv(x, w, how, bias, bend(op, leaky))
 
 
 def conv_transpose2d(

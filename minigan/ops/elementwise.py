@@ -278,6 +278,16 @@ def leaky_relu(x: Any, slope: float = 0.2) -> Tensor:
     return record("leaky_relu", data, (x, lambda g: _leak(g, signed, slope)))
 
 
+def bend(op: str, leaky: Any) -> float | None:
+    """The slope of a leaky_relu that is to follow an op, or None. 0 or more, so that y has the sign of x."""
+    if leaky is None:
+        return None
+    slope = number(op, "leaky", leaky)
+    if not slope >= 0:
+        raise ValueError(f"{op}: leaky={slope} must be 0 or more; use leaky_relu(y, {slope}) for this slope")
+    return slope
+
+
 def activated(x: Tensor, slope: float | None) -> Tensor:
     """leaky_relu(x, slope), where x's array holds that result already: a kernel did both. None: x itself.
 

@@ -10,7 +10,7 @@ from ..kernels import device
 from ..kernels import linear as kernels
 from ..kernels.norm import channel_sums
 from ..tensor import Tensor, constant, is_recording, record
-from .elementwise import activated, leaky_relu
+from .elementwise import activated, bend, leaky_relu
 from .operands import broadcast_shape, tensor, tensors
 from .reduce import sum
 from .shape import broadcast_to, matrix_transpose, reshape
@@ -62,6 +62,7 @@ def linear(x: Any, weight: Any, bias: Any = None, *, leaky: float | None = None)
     leaky: a slope; then leaky_relu(Y, leaky) comes out, on a GPU in one launch with the bias.
     """
     x, weight = tensors("linear", x, weight)
+    leaky = bend("linear", leaky)
     if weight.ndim != 2 or x.ndim == 0 or x.shape[-1] != weight.shape[1]:
         raise ValueError(
             f"linear: input of shape {x.shape} and weight of shape {weight.shape}; "

@@ -12,7 +12,7 @@ from ..backend import Array, xp_of
 from ..kernels import device
 from ..kernels import norm as kernels
 from ..tensor import Tensor, constant, is_recording, record
-from .elementwise import activated, astype, leaky_relu, mul
+from .elementwise import activated, astype, bend, leaky_relu, mul
 from .operands import number, tensor
 from .reduce import mean, sum
 from .shape import reshape
@@ -43,6 +43,7 @@ def batch_norm(
     averages this way. leaky: a slope; then leaky_relu(y, leaky) comes out, on a GPU in the same launch.
     """
     x, eps = tensor(x, "batch_norm"), number("batch_norm", "eps", eps)
+    leaky = bend("batch_norm", leaky)
     if eps < 0:
         raise ValueError(f"batch_norm: eps={eps} must not be negative")
     if x.ndim < 2:
