@@ -15,9 +15,9 @@ import numpy as np
 
 from minigan import Tensor, no_grad
 from minigan.data import load
-from minigan.gan import load_generator, read_config
 from minigan.metrics import digit_classifier, digit_floor, judge_digits
 from minigan.streams import stream
+from minigan.training import load_generator, read_config
 
 SAMPLES, AT_ONCE = 10_000, 500
 

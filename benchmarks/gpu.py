@@ -182,7 +182,8 @@ def taken_memory(cupy: Any) -> Any:
 
 def minigan_trainer(g: Any, d: Any, data: np.ndarray, batch: int, backend: str, captured: bool) -> Any:
     from minigan import optim
-    from minigan.gan import Game, Trainer, losses
+    from minigan.gan import Game, losses
+    from minigan.training import Trainer
 
     for network in (g, d):
         network.to(backend)

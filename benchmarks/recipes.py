@@ -14,10 +14,11 @@ import numpy as np
 
 from minigan import Tensor, nn, no_grad, performance
 from minigan.data import load, scaled
-from minigan.gan import Game, NonSaturating, Trainer
+from minigan.gan import Game, NonSaturating
 from minigan.metrics import digit_classifier, judge_digits
 from minigan.optim import Adam
 from minigan.streams import stream
+from minigan.training import Trainer
 
 SAMPLES, AT_ONCE = 10_000, 500
 

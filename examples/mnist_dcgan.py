@@ -15,11 +15,13 @@ import numpy as np
 
 from minigan import nn
 from minigan.data import load, scaled
-from minigan.gan import RunError, command
 from minigan.streams import stream
+from minigan.training import RunError, command_line
 
-parser = command.arguments(__doc__, "mnist_dcgan", epochs=5)
-parser.add_argument("--filters", type=command.positive, default=64, help="channels of the 14 × 14 maps (64)")
+parser = command_line.arguments(__doc__, "mnist_dcgan", epochs=5)
+parser.add_argument(
+    "--filters", type=command_line.positive, default=64, help="channels of the 14 × 14 maps (64)"
+)
 parser.add_argument(
     "--conv-d", action="store_true", help="G of Linear layers, D with convolutions (of 64 and 128 channels)"
 )
@@ -36,7 +38,7 @@ def networks(options: argparse.Namespace) -> tuple[nn.Module, nn.Module]:
     if options.conv_d:
         return networks_conv_d(rng)
     # A penalty on D's slope at each image wants images that are not mixed: then normalise each by itself.
-    norm = nn.GroupNorm(1, many) if command.looks_at_slopes(options) else nn.BatchNorm2d(many)
+    norm = nn.GroupNorm(1, many) if command_line.looks_at_slopes(options) else nn.BatchNorm2d(many)
     g = nn.Sequential(
         nn.Linear(100, many * 7 * 7, bias=False, rng=rng),
         nn.Reshape(many, 7, 7),
@@ -81,11 +83,11 @@ def networks_conv_d(rng: np.random.Generator) -> tuple[nn.Module, nn.Module]:
 
 def main(options: argparse.Namespace) -> None:
     """Load the images, make the game, train."""
-    images = load(options.dataset, options.data_dir, say=command.voice(options))
-    game = command.game(options, *networks(options), lr=2e-4, betas=(0.5, 0.999))
-    trainer = command.trainer(options, game, scaled(images.images[:, None]), ema=0.998)
+    images = load(options.dataset, options.data_dir, say=command_line.voice(options))
+    game = command_line.game(options, *networks(options), lr=2e-4, betas=(0.5, 0.999))
+    trainer = command_line.trainer(options, game, scaled(images.images[:, None]), ema=0.998)
     trainer.run(options.epochs)
 
 
 if __name__ == "__main__":
-    command.run(main, parser)
+    command_line.run(main, parser)

@@ -16,8 +16,8 @@ import numpy as np
 
 from minigan import nn
 from minigan.data import load, scaled
-from minigan.gan import command
 from minigan.streams import stream
+from minigan.training import command_line
 
 # Learning rate and β of both Adams; the size of z; the decay of the moving average of G, which draws.
 RECIPES = {
@@ -27,7 +27,7 @@ RECIPES = {
     "tutorial": {"lr": 2e-4, "betas": (0.9, 0.999), "noise": 100, "ema": 0},
 }
 
-parser = command.arguments(__doc__, "mnist_mlp_gan", epochs=48)
+parser = command_line.arguments(__doc__, "mnist_mlp_gan", epochs=48)
 parser.add_argument(
     "--recipe",
     choices=RECIPES,
@@ -62,7 +62,7 @@ def networks(options: argparse.Namespace) -> tuple[nn.Module, nn.Module]:
         nn.MinibatchStdDev(),  # how much the images of the batch differ, as one more feature
         nn.Linear(257, 1, rng=rng),
     )
-    if command.looks_at_slopes(options):  # then each image has to be judged by itself
+    if command_line.looks_at_slopes(options):  # then each image has to be judged by itself
         d = nn.Sequential(*d[:-2], nn.Linear(256, 1, rng=rng))
     return g, d
 
@@ -84,13 +84,13 @@ def other_networks(options: argparse.Namespace, rng: np.random.Generator) -> tup
 
 def main(options: argparse.Namespace) -> None:
     """Load the images, make the game, train."""
-    images = load(options.dataset, options.data_dir, say=command.voice(options))
+    images = load(options.dataset, options.data_dir, say=command_line.voice(options))
     recipe = RECIPES[options.recipe]
-    game = command.game(options, *networks(options), recipe["lr"], recipe["betas"])
+    game = command_line.game(options, *networks(options), recipe["lr"], recipe["betas"])
     data = scaled(images.images).reshape(-1, 784)
-    trainer = command.trainer(options, game, data, noise=recipe["noise"], ema=recipe["ema"])
+    trainer = command_line.trainer(options, game, data, noise=recipe["noise"], ema=recipe["ema"])
     trainer.run(options.epochs)
 
 
 if __name__ == "__main__":
-    command.run(main, parser)
+    command_line.run(main, parser)

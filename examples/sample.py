@@ -15,15 +15,15 @@ import numpy as np
 
 from minigan import Tensor, no_grad, viz
 from minigan.data import load, scaled
-from minigan.gan import Noise, RunError, command, load_generator, read_config
 from minigan.streams import stream
+from minigan.training import Noise, RunError, command_line, load_generator, read_config
 
 PROGRAMS = ("mnist_mlp_gan", "mnist_dcgan")
 
 parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
 parser.add_argument("run", type=Path, help="the folder of a run of one of the examples")
-parser.add_argument("--count", type=command.positive, default=100, help="images in the grid (100)")
-parser.add_argument("--seed", type=command.natural, default=0, help="another seed, other images (0)")
+parser.add_argument("--count", type=command_line.positive, default=100, help="images in the grid (100)")
+parser.add_argument("--seed", type=command_line.natural, default=0, help="another seed, other images (0)")
 parser.add_argument("--data-dir", type=Path, help="folder with the files of MNIST, if they have moved")
 
 
@@ -74,4 +74,4 @@ def main(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, parser)
+    command_line.run(main, parser)

@@ -18,13 +18,14 @@ import numpy as np
 import minigan as mg
 from minigan import Tensor, grad, nn, no_grad, viz
 from minigan.data import wgan_gp_grid, wgan_gp_ring, wgan_gp_swiss_roll
-from minigan.gan import Game, command
+from minigan.gan import Game
 from minigan.streams import stream
+from minigan.training import command_line
 
 DATA = {"ring": wgan_gp_ring, "grid": wgan_gp_grid, "swiss-roll": wgan_gp_swiss_roll}
 EDGE, PLACES = 2.0, 80  # the pictures show [-2, 2]², with D computed at 80 × 80 places
 
-parser = command.arguments(__doc__, "toy_2d", epochs=40, images=False)
+parser = command_line.arguments(__doc__, "toy_2d", epochs=40, images=False)
 parser.add_argument("--data", choices=DATA, default="ring", help="what the points are drawn from")
 parser.set_defaults(penalty="r1")
 
@@ -89,16 +90,16 @@ def painter(game: Game, real: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
 
 def main(options: argparse.Namespace) -> None:
     """Draw the points, make the game, train."""
-    if options.penalty_weight is None and command.looks_at_slopes(options):
+    if options.penalty_weight is None and command_line.looks_at_slopes(options):
         options.penalty_weight = 0.1  # points this close together need a steep D
     points = DATA[options.data]().sample(25_600, stream(options.seed, "points"))
-    game = command.game(options, *networks(options), lr=1e-3, betas=(0.5, 0.99))
+    game = command_line.game(options, *networks(options), lr=1e-3, betas=(0.5, 0.99))
     picture = painter(game, points[:1000])
-    trainer = command.trainer(
+    trainer = command_line.trainer(
         options, game, points, noise=2, batch=256, samples=1000, ema=0.99, picture=picture
     )
     trainer.run(options.epochs)
 
 
 if __name__ == "__main__":
-    command.run(main, parser)
+    command_line.run(main, parser)

@@ -99,9 +99,9 @@ def get(name: str) -> Backend:
         if name != "cupy":
             known = ", ".join(sorted({*_by_name, "cupy"}))
             raise BackendError(f"there is no backend {name!r}; choose one of: {known}")
-        from . import cuda  # only now: it takes longer to load than all of this file
+        from .gpu import setup  # only now: it takes longer to load than all of this file
 
-        cupy = cuda.load()
+        cupy = setup.load()
         register(
             Backend(
                 "cupy",
@@ -202,9 +202,9 @@ def generator(seed: Any, backend: str = "numpy") -> Any:
 
 def shortage(error: BaseException) -> str | None:
     """What a device that has run out of memory was asked for, and what it has; None for other errors."""
-    from . import cuda
+    from .gpu import setup
 
-    return cuda.shortage(error, memory)
+    return setup.shortage(error, memory)
 
 
 def memory() -> tuple[int, int] | None:

@@ -17,8 +17,9 @@ from typing import Any
 
 import minigan
 
-from . import backend, cuda, process
+from . import backend, process
 from .data.cache import user_cache
+from .gpu import setup as cuda
 
 __all__ = ["lines", "report"]
 

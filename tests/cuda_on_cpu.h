@@ -1,4 +1,4 @@
-// CUDA on a CPU, as far as kernels/cuda.cu needs it: put before that file, it makes it ordinary C++ for g++.
+// CUDA on a CPU, as far as gpu/kernels.cu needs it: put before that file, it makes it ordinary C++ for g++.
 //
 // One thread of the CPU plays all threads of all blocks. Each has a stack of its own, so that it can stop at
 // __syncthreads() and go on later. Who goes on when is the `order`, a number:

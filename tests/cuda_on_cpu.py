@@ -1,4 +1,4 @@
-"""kernels/cuda.py and cuda.cu without a GPU: g++ compiles the kernels, and this file plays CuPy.
+"""gpu/kernels.py and cuda.cu without a GPU: g++ compiles the kernels, and this file plays CuPy.
 
 Its arrays are those of the backend "strict". Beyond running kernels it watches them:
 
@@ -23,11 +23,11 @@ from types import SimpleNamespace
 
 import numpy as np
 
-import minigan.kernels
+import minigan.gpu
 from minigan.testing.strict import StrictArray, StrictNumPy
 
 HEADER = Path(__file__).with_name("cuda_on_cpu.h")
-SOURCE = Path(minigan.kernels.__file__).with_name("cuda.cu")
+SOURCE = Path(minigan.gpu.__file__).with_name("kernels.cu")
 FLAGS = ["-std=c++11", "-O0", "-Wall", "-Werror", "-U_FORTIFY_SOURCE", "-shared", "-fPIC"]
 FENCE = 64  # bytes before and behind each new array
 FILL = 0xFF  # of floats, NaN; of int64, -1
@@ -176,12 +176,12 @@ class Cupy(StrictNumPy):
 
 
 def load(cupy: Cupy):
-    """A copy of kernels/cuda.py that believes in this CuPy."""
+    """A copy of gpu/kernels.py that believes in this CuPy."""
     before = sys.modules.get("cupy")
     sys.modules["cupy"] = cupy
     try:
-        path = SOURCE.with_name("cuda.py")
-        spec = importlib.util.spec_from_file_location("minigan.kernels.cuda_on_cpu", path)
+        path = SOURCE.with_name("kernels.py")
+        spec = importlib.util.spec_from_file_location("minigan.gpu.cuda_on_cpu", path)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     finally:

@@ -16,8 +16,8 @@ import numpy as np
 
 from minigan import Tensor, nn
 from minigan.gan import Game, NonSaturating, Report, discriminator_loss, discriminator_step, generator_loss
-from minigan.gan.discriminators import InstanceNoise, Packed
-from minigan.gan.limits import spectral
+from minigan.gan.discriminator_wrappers import InstanceNoise, Packed
+from minigan.gan.weight_limits import spectral
 from minigan.optim import SGD, Adam
 
 NOISE, BATCH = 2, 4

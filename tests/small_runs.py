@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from minigan import io, nn
-from minigan.gan import Game, Interrupted, Trainer, loss
-from minigan.gan.names import penalty
+from minigan.gan import Game, loss
+from minigan.gan.by_name import penalty
 from minigan.optim import Adam
+from minigan.training import Interrupted, Trainer
 
 PIXELS, NOISE = 4, 3
 COUNT, BATCH = 18, 4  # five batches an epoch, of 4, 4, 4, 3 and 3 images

@@ -12,10 +12,11 @@ import pytest
 from small_runs import BATCH, NOISE, images, mlp
 
 import minigan as mg
-from minigan import Tensor, cuda, grad
+from minigan import Tensor, grad
 from minigan.errors import BackendError
-from minigan.gan import command
+from minigan.gpu import setup as cuda
 from minigan.testing.strict import StrictArray
+from minigan.training import command_line
 
 
 def test_numpy_is_always_available():
@@ -373,19 +374,19 @@ def program(monkeypatch, tmp_path, capsys, error, *arguments, begin=True, told=T
     monkeypatch.setattr(mg.backend, "_by_name", {"numpy": mg.backend.get("numpy"), "gpu": gpu})
     monkeypatch.setattr(sys, "argv", ["examples/small.py"])
     monkeypatch.chdir(tmp_path)
-    parser = command.arguments("A small run.", "small", epochs=1, images=False)
+    parser = command_line.arguments("A small run.", "small", epochs=1, images=False)
     parser.prog = "small.py"
-    parser.add_argument("--filters", type=command.positive, default=1)
+    parser.add_argument("--filters", type=command_line.positive, default=1)
 
     def main(options):
         if not begin:
             raise error
-        game = command.game(options, *mlp(), lr=1e-2, betas=(0.5, 0.999))
+        game = command_line.game(options, *mlp(), lr=1e-2, betas=(0.5, 0.999))
         settings = {"noise": NOISE, "batch": BATCH, "samples": 4, "before_step": answer(error)}
-        command.trainer(options, game, images(), **settings).run(options.epochs)
+        command_line.trainer(options, game, images(), **settings).run(options.epochs)
 
     with pytest.raises(SystemExit) as stop:
-        command.run(main, parser, [*arguments, "--quiet"])
+        command_line.run(main, parser, [*arguments, "--quiet"])
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     return line
@@ -410,7 +411,7 @@ def test_filters_are_offered_where_there_are_some(monkeypatch, tmp_path, capsys)
 
 def test_a_device_that_is_full_before_the_first_step(monkeypatch, tmp_path, capsys):
     line = program(monkeypatch, tmp_path, capsys, OutOfMemoryError(ASKED), begin=False)
-    assert line.endswith("lists them), or give command.trainer() in examples/small.py a smaller batch")
+    assert line.endswith("lists them), or give command_line.trainer() in examples/small.py a smaller batch")
 
 
 @pytest.mark.parametrize(
@@ -460,7 +461,7 @@ def test_other_errors_are_left_alone(error):
         raise error
 
     with pytest.raises(type(error)) as caught:
-        command.run(main, command.arguments("A small run.", "small", epochs=1), [])
+        command_line.run(main, command_line.arguments("A small run.", "small", epochs=1), [])
     assert caught.value is error
 
 

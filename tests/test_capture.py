@@ -22,12 +22,14 @@ from small_runs import (
 
 import minigan as mg
 from minigan import nn, viz
-from minigan.gan import LOSSES, PENALTIES, FeatureMatching, InstanceNoise, Unrolled, capture, command, names
-from minigan.gan import noise as noise_module
+from minigan.gan import LOSSES, PENALTIES, FeatureMatching, InstanceNoise, Unrolled, by_name
 from minigan.gan.term import Term
+from minigan.gpu import recorded_steps
 from minigan.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 from minigan.testing import strict
 from minigan.testing.strict import counting
+from minigan.training import command_line
+from minigan.training import draws as noise_module
 
 STEPS = 100
 EPOCH = 5  # batches
@@ -85,7 +87,7 @@ def check(make=strict_trainer, steps=25, **settings):
 @pytest.mark.parametrize("penalty", ["none", "gp"])
 @pytest.mark.parametrize("kind", ["mlp", "convolutions"])
 def test_on_every_backend(kind, penalty, backend):
-    """With --backend cupy, this is the test of kernels/graphs.py on a GPU."""
+    """With --backend cupy, this is the test of gpu/graphs.py on a GPU."""
 
     def make(**settings):
         networks = None
@@ -161,7 +163,7 @@ def convolutions(spectral):
         nn.Conv2d(4, 3, 2, rng=rng), nn.Dropout(0.2, rng=rng), nn.Flatten(), nn.Linear(3, 1, rng=rng),
     )  # fmt: skip
     if spectral:
-        names.penalty("spectral", d, 1)
+        by_name.penalty("spectral", d, 1)
     return g, d
 
 
@@ -317,18 +319,18 @@ def host_order(monkeypatch):
 
 
 def nothing_brought_back(monkeypatch):
-    monkeypatch.setattr(capture, "_bring_back", lambda several: None)
+    monkeypatch.setattr(recorded_steps, "_bring_back", lambda several: None)
 
 
 def clock_stands_still(monkeypatch):
-    real = capture._Recorded.make
+    real = recorded_steps._Recorded.make
 
     def make(self, recorder, play):
         to_device, self._to_device = self._to_device, lambda numbers: to_device([0] * len(numbers))
         real(self, recorder, play)
         self._to_device = to_device
 
-    monkeypatch.setattr(capture._Recorded, "make", make)
+    monkeypatch.setattr(recorded_steps._Recorded, "make", make)
 
 
 def host_does_not_count(monkeypatch):
@@ -357,7 +359,7 @@ def test_memory_that_nobody_keeps_is_caught(monkeypatch):
 
 
 def test_numbers_that_nobody_looks_at_are_caught(monkeypatch):
-    monkeypatch.setattr(capture, "_plain_numbers", lambda game: {})
+    monkeypatch.setattr(recorded_steps, "_plain_numbers", lambda game: {})
     eager, captured, _ = meddled(halve_the_rate)
     assert differences(eager, captured) != []
 
@@ -491,7 +493,7 @@ def test_another_rule_is_another_recording():
     def change(run, step):
         run.game.reuse_fakes = False
         if step > 20:
-            run.game.loss = names.loss("hinge")
+            run.game.loss = by_name.loss("hinge")
 
     eager, captured, run = meddled(change)
     assert run.capture.replays > 20
@@ -587,11 +589,11 @@ def test_a_replay_needs_the_memory_of_the_recording():
 
 @pytest.mark.parametrize("asked", [False, True])
 def test_the_option_of_the_programs(asked, tmp_path):
-    parser = command.arguments("A program.", "program", epochs=1, images=False)
-    options = command.parse(parser, ["--quiet", "--out", str(tmp_path / "run"), *["--capture"] * asked])
-    game = command.game(options, *mlp(), lr=1e-3, betas=(0.5, 0.999))
-    run = command.trainer(options, game, images(), noise=3, batch=BATCH)
+    parser = command_line.arguments("A program.", "program", epochs=1, images=False)
+    options = command_line.parse(parser, ["--quiet", "--out", str(tmp_path / "run"), *["--capture"] * asked])
+    game = command_line.game(options, *mlp(), lr=1e-3, betas=(0.5, 0.999))
+    run = command_line.trainer(options, game, images(), noise=3, batch=BATCH)
     assert (run.capture is not None) == asked
     run.run(steps=2)
-    later = command.parse(parser, ["--resume", str(tmp_path / "run"), "--capture"])  # may be decided then
+    later = command_line.parse(parser, ["--resume", str(tmp_path / "run"), "--capture"])  # decided then
     assert later.capture

@@ -1,4 +1,4 @@
-"""kernels/cuda.cu and cuda.py against the formulas in fused.py, without a GPU: see cuda_on_cpu.py.
+"""gpu/kernels.cu and cuda.py against the formulas in fused.py, without a GPU: see cuda_on_cpu.py.
 
 What only a GPU can show is how fast they are, and that the driver takes them.
 """
@@ -15,7 +15,8 @@ import pytest
 
 from minigan import Tensor, backend, nn
 from minigan.gan import Game, NonSaturating, alternating_step
-from minigan.kernels import device, fused
+from minigan.gpu import formulas as fused
+from minigan.kernels import device
 from minigan.kernels.geometry import Geometry
 from minigan.optim import Adam
 from minigan.testing.strict import counting

@@ -25,7 +25,7 @@ from minigan.data.cache import user_cache
 from minigan.data.glyphs import FACES, middle_lines
 from minigan.data.mixtures import SwissRoll
 
-digits_module = importlib.import_module("minigan.data.digits")
+digits_module = importlib.import_module("minigan.data.drawn_digits")
 
 
 @pytest.fixture(autouse=True)

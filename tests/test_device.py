@@ -9,12 +9,13 @@ import pytest
 
 import minigan as mg
 from minigan import nn, ops
-from minigan.gan import Game, InstanceNoise, Trainer, names
-from minigan.gan.names import LOSSES, PENALTIES
+from minigan.gan import Game, InstanceNoise, by_name
+from minigan.gan.by_name import LOSSES, PENALTIES
 from minigan.gan.steps import alternating_step, discriminator_loss, generator_loss
 from minigan.kernels import device
 from minigan.optim import Adam
 from minigan.testing.strict import counting
+from minigan.training import Trainer
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import networks  # the networks that the speed is measured with
@@ -22,10 +23,10 @@ import networks  # the networks that the speed is measured with
 
 def trainer(g, d, data, loss="non-saturating", penalty="none", backend="strict", **settings):
     """A Trainer of these networks on a backend, without a folder."""
-    chosen = names.loss(loss)
+    chosen = by_name.loss(loss)
     for network in (g, d):
         network.to(backend)
-    terms = names.penalty(penalty, d, rng=0)
+    terms = by_name.penalty(penalty, d, rng=0)
     adam_g, adam_d = (Adam(network.parameters(), 2e-4, (0.5, 0.999)) for network in (g, d))
     if chosen.has_discriminator:
         game = Game(g, d, chosen, adam_g, adam_d, terms)
@@ -185,7 +186,7 @@ def test_fused_losses_are_the_losses(loss, rng):
             r, f = abs(r[:, 0]), abs(f[:, 0])
         found = {}
         for backend in ("numpy", "strict"):
-            objective = names.loss(loss)
+            objective = by_name.loss(loss)
             real, fake = (mg.Tensor(x, requires_grad=True, backend=backend) for x in (r, f))
             loss_d, loss_g = objective.discriminator(real, fake), objective.generator(fake, real)
             slopes = [*mg.grad(loss_d, [real, fake]), mg.grad(loss_g, fake)]
@@ -235,7 +236,7 @@ def game_on(backend, name, dtype):
     for network in players:
         network.to(backend, dtype=dtype)
     adams = (Adam(network.parameters(), 2e-4, (0.5, 0.999)) for network in players)
-    return Game(*players, names.loss("non-saturating"), *adams)
+    return Game(*players, by_name.loss("non-saturating"), *adams)
 
 
 def given(name, step, backend, dtype):
@@ -276,7 +277,7 @@ def test_fifty_steps_lead_where_numpy_leads(name, other):
 
 
 def test_numpy_has_no_fused_kernels_and_strict_has_all():
-    from minigan.kernels import fused
+    from minigan.gpu import formulas as fused
 
     assert device.of(np.ones(2)) is None
     public = [
@@ -297,7 +298,7 @@ def test_a_loss_that_is_not_finite_is_noticed_when_it_is_read():
 
 
 def test_noise_on_a_device_depends_on_seed_purpose_and_number_only():
-    from minigan.gan import Noise
+    from minigan.training import Noise
 
     noise = Noise(5, 4, seed=1, backend="strict")
     first, second = noise.at(0).numpy(), noise.at(1).numpy()
@@ -313,7 +314,7 @@ def test_noise_on_a_device_depends_on_seed_purpose_and_number_only():
 
 
 def test_two_draws_of_one_step_differ():
-    from minigan.gan.noise import generator
+    from minigan.training.draws import generator
 
     draws = generator(0, "dropout", 3, "strict")
     a, b = draws.random((2, 3)), draws.random((2, 3))

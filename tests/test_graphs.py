@@ -1,4 +1,4 @@
-"""kernels/graphs.py without a GPU: a stand-in for CuPy, and one for cuBLAS in C, called by ctypes."""
+"""gpu/graphs.py without a GPU: a stand-in for CuPy, and one for cuBLAS in C, called by ctypes."""
 
 import ctypes
 import shutil
@@ -12,7 +12,8 @@ from small_runs import images, mlp, small_game, small_trainer
 from test_capture import convolutions
 
 from minigan.gan import InstanceNoise
-from minigan.kernels import graphs, linear
+from minigan.gpu import graphs
+from minigan.kernels import linear
 from minigan.testing.strict import StrictNumPy, counting
 
 # What cuBLAS's manual says of gemm: C = alpha op(A) op(B) + beta C, column by column. And what it refuses.

@@ -32,7 +32,6 @@ import minigan as mg
 from minigan import Tensor, grad, nn
 from minigan.data import Batches, ring, scaled
 from minigan.gan import (
-    EMA,
     LOSSES,
     Game,
     Minimax,
@@ -56,6 +55,7 @@ from minigan.gan.penalties import (
 )
 from minigan.metrics.classifier import cross_entropy
 from minigan.optim import SGD, Adam
+from minigan.training import EMA
 
 LOG2 = math.log(2)
 

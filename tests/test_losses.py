@@ -12,7 +12,9 @@ import pytest
 import minigan as mg
 from minigan import Tensor, grad, gradcheck, nn
 from minigan.gan.began import BEGAN
+from minigan.gan.by_name import LOSSES, loss
 from minigan.gan.divergences import KL, FDivergence, JensenShannon, Pearson, ReverseKL, SquaredHellinger
+from minigan.gan.feature_matching import FeatureMatching, cycle_consistency, feature_matching
 from minigan.gan.gmmn import GMMN, mmd2
 from minigan.gan.losses import (
     Hinge,
@@ -23,8 +25,6 @@ from minigan.gan.losses import (
     RelativisticPairing,
     Wasserstein,
 )
-from minigan.gan.matching import FeatureMatching, cycle_consistency, feature_matching
-from minigan.gan.names import LOSSES, loss
 from minigan.gan.objective import Loss, objective
 from minigan.tape import history
 

@@ -5,7 +5,7 @@ import pytest
 
 import minigan as mg
 from minigan import Tensor, grad, nn
-from minigan.gan.names import loss
+from minigan.gan.by_name import loss
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch

@@ -27,9 +27,10 @@ from scipy import stats
 
 from minigan import Tensor, io, nn
 from minigan.data import grid, ring
-from minigan.gan import Game, RunError, names, simultaneous_step
+from minigan.gan import Game, by_name, simultaneous_step
 from minigan.optim import Adam
 from minigan.streams import stream
+from minigan.training import RunError
 
 PAPERS = Path(__file__).parent.parent / "examples" / "papers"
 STUDIES = sorted(path.stem for path in PAPERS.glob("*.py") if "\nif __name__ ==" in path.read_text("utf-8"))
@@ -538,7 +539,7 @@ def trained(seeds, loss, penalty, pack=1, steps=5):
     """What G of each trial makes of the same noise after some steps."""
     g, d = pile(seeds, pack)
     optimizers = [trials.adam(network, len(seeds), 0.05, (0.5, 0.9)) for network in (g, d)]
-    game = Game(g, d, names.loss(loss), *optimizers, names.penalty(penalty), separate=pack > 1)
+    game = Game(g, d, by_name.loss(loss), *optimizers, by_name.penalty(penalty), separate=pack > 1)
     for step in range(steps):
         rng = trials.Draws([stream(seed, "penalty", step) for seed in seeds])
         draws = [stream(seed, "step", step).normal(size=(2, BATCH, 2)) for seed in seeds]
@@ -584,7 +585,7 @@ def test_a_pile_of_one_is_the_usual_network():
         ((g, d), [trials.adam(network, 1, 0.05, (0.5, 0.9)) for network in (g, d)]),
         ((plain_g, plain_d), [Adam(n.parameters(), 0.05, (0.5, 0.9)) for n in (plain_g, plain_d)]),
     ):
-        game = Game(*pair, names.loss("non-saturating"), *adams, separate=False)
+        game = Game(*pair, by_name.loss("non-saturating"), *adams, separate=False)
         for step in range(5):
             real, z = (Tensor(part) for part in stream(7, "step", step).normal(size=(2, BATCH, 2)))
             simultaneous_step(game, real, z)

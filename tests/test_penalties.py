@@ -8,11 +8,10 @@ import pytest
 import minigan as mg
 from minigan import Tensor, grad, gradcheck, nn
 from minigan.gan.began import BEGAN
+from minigan.gan.by_name import PENALTIES, penalty
 from minigan.gan.consensus import Consensus
-from minigan.gan.discriminators import InstanceNoise, Packed
-from minigan.gan.limits import L2, WeightClipping, spectral
+from minigan.gan.discriminator_wrappers import InstanceNoise, Packed
 from minigan.gan.losses import Minimax, NonSaturating, Wasserstein
-from minigan.gan.names import PENALTIES, penalty
 from minigan.gan.penalties import (
     DRAGAN,
     R1,
@@ -33,6 +32,7 @@ from minigan.gan.steps import (
     discriminator_step,
     simultaneous_step,
 )
+from minigan.gan.weight_limits import L2, WeightClipping, spectral
 from minigan.optim import SGD, RMSprop
 
 

@@ -21,8 +21,8 @@ import threadpoolctl
 import minigan
 from minigan import Tensor, nn, process
 from minigan.errors import BackendError
-from minigan.gan import command
 from minigan.kernels import elementwise, norm, threads
+from minigan.training import command_line
 
 MIB = 1 << 20
 TRIM, MMAP = -1, -3  # malloc's parameters, in glibc's numbering
@@ -436,7 +436,9 @@ def program(*argv):
         cupy = minigan.backend._by_name.get("cupy")
         seen.append(cupy and cupy.xp._core.types["float32"])
 
-    command.run(train, command.arguments("A program.", "program", epochs=1), ["--out", "run", *argv])
+    command_line.run(
+        train, command_line.arguments("A program.", "program", epochs=1), ["--out", "run", *argv]
+    )
     return seen
 
 

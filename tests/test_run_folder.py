@@ -33,10 +33,11 @@ from small_runs import (
 )
 
 from minigan import io, nn, viz
-from minigan.gan import BEGAN, Interrupted, LeastSquares, RunError, Unrolled, command, loss, read_config
-from minigan.gan.checkpoint import write_checkpoint
-from minigan.gan.folder import RunFolder, free_folder
+from minigan.gan import BEGAN, LeastSquares, Unrolled, loss
 from minigan.optim import SGD, Adam, schedules
+from minigan.training import Interrupted, RunError, command_line, read_config
+from minigan.training.checkpoint import write_checkpoint
+from minigan.training.run_folder import RunFolder, free_folder
 
 
 @pytest.fixture
@@ -545,7 +546,7 @@ def test_one_run_at_a_time(stopped):
 def test_two_new_runs_at_the_same_moment(tmp_path, in_haste, monkeypatch):
     """Both find the folder empty; the one that comes second to the lock is refused."""
     first = small_trainer(tmp_path)
-    monkeypatch.setattr("minigan.gan.folder.TRACES", ())
+    monkeypatch.setattr("minigan.training.run_folder.TRACES", ())
     before = all_bytes(tmp_path)
     with pytest.raises(RunError, match="another run is writing here"):
         small_trainer(tmp_path)
@@ -739,19 +740,19 @@ def test_without_tensorboard_there_are_no_events(tmp_path, in_haste):
 
 
 def parser(name="example"):
-    found = command.arguments("An example.\n\nMore about it.", name, epochs=3)
+    found = command_line.arguments("An example.\n\nMore about it.", name, epochs=3)
     found.add_argument("--width", type=int, default=8, help="units of a layer (8)")
     return found
 
 
 def train(options):
     """What an example does."""
-    game = command.game(options, *mlp(seed=options.seed), lr=1e-2, betas=(0.5, 0.999))
-    command.trainer(options, game, images(), noise=NOISE, batch=BATCH, samples=4).run(options.epochs)
+    game = command_line.game(options, *mlp(seed=options.seed), lr=1e-2, betas=(0.5, 0.999))
+    command_line.trainer(options, game, images(), noise=NOISE, batch=BATCH, samples=4).run(options.epochs)
 
 
 def parse(*argv, name="example"):
-    return command.parse(parser(name), [str(argument) for argument in argv])
+    return command_line.parse(parser(name), [str(argument) for argument in argv])
 
 
 ARGUMENTS = ["--seed", 5, "--loss", "hinge", "--width", 9, "--quiet"]
@@ -854,7 +855,7 @@ def test_help_can_be_read(capsys):
 )
 def test_arguments_that_make_no_sense(argv, message, capsys):
     with pytest.raises(SystemExit) as stop:
-        command.run(train, parser(), argv)
+        command_line.run(train, parser(), argv)
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
 
@@ -882,10 +883,10 @@ def test_exit_codes(error, code, said, capsys, tmp_path):
     found = parser()
     found.prog = "example"
     if code is None:
-        command.run(main, found, ["--out", str(tmp_path / "x")])
+        command_line.run(main, found, ["--out", str(tmp_path / "x")])
     else:
         with pytest.raises(SystemExit) as stop:
-            command.run(main, found, ["--out", str(tmp_path / "x")])
+            command_line.run(main, found, ["--out", str(tmp_path / "x")])
         assert stop.value.code == code
     assert said in capsys.readouterr().err
 
@@ -896,14 +897,14 @@ def test_the_command_to_go_on_can_be_pasted(capsys, monkeypatch, tmp_path):
 
     monkeypatch.setattr(sys, "argv", ["my example.py"])
     with pytest.raises(SystemExit) as stop:
-        command.run(main, parser(), ["--out", str(tmp_path / "a b")])
+        command_line.run(main, parser(), ["--out", str(tmp_path / "a b")])
     assert stop.value.code == 130
     assert f"go on with: python 'my example.py' --resume '{tmp_path / 'a b'}'" in capsys.readouterr().err
 
 
 def test_a_mistake_in_the_program_keeps_its_traceback(tmp_path):
     with pytest.raises(ZeroDivisionError):
-        command.run(lambda options: 1 / 0, parser(), ["--out", str(tmp_path / "x")])
+        command_line.run(lambda options: 1 / 0, parser(), ["--out", str(tmp_path / "x")])
 
 
 @pytest.mark.parametrize("penalty", ["none", "gp", "consensus", "spectral", "clip"])

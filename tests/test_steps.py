@@ -30,7 +30,6 @@ import minigan as mg
 from minigan import Tensor, grad, nn
 from minigan.finite import NonFiniteError, all_finite, checked
 from minigan.gan import (
-    EMA,
     FeatureMatching,
     Game,
     Hinge,
@@ -53,13 +52,14 @@ from minigan.gan import (
 )
 from minigan.gan.began import BEGAN
 from minigan.gan.consensus import Consensus
-from minigan.gan.discriminators import InstanceNoise, Packed
+from minigan.gan.discriminator_wrappers import InstanceNoise, Packed
 from minigan.gan.gmmn import GMMN
-from minigan.gan.limits import L2, WeightClipping
 from minigan.gan.penalties import DRAGAN, R1, R2, GradientPenalty
 from minigan.gan.steps import opponent
+from minigan.gan.weight_limits import L2, WeightClipping
 from minigan.optim import SGD, Adam
 from minigan.tape import history
+from minigan.training import EMA
 
 # --------------------------------------------------- the gradient of a whole step, number by number
 

@@ -34,16 +34,16 @@ import numpy as np
 from small_runs import BATCH, NOISE, images, mlp
 
 from minigan import viz
-from minigan.gan import command
+from minigan.training import command_line
 
 viz.curves = lambda path, *args, **options: path.write_bytes(b"")  # they take most of the time
-parser = command.arguments("A small run.", "small", epochs=8, images=False)
+parser = command_line.arguments("A small run.", "small", epochs=8, images=False)
 parser.add_argument("--pause", type=float, default=0.0, help="seconds before each step")
 parser.add_argument("--spoil", type=int, default=-1, help="the step before which a weight becomes NaN")
 
 
 def main(options):
-    game = command.game(options, *mlp(seed=options.seed), lr=1e-2, betas=(0.5, 0.999))
+    game = command_line.game(options, *mlp(seed=options.seed), lr=1e-2, betas=(0.5, 0.999))
 
     def before_step(step):
         time.sleep(options.pause)
@@ -51,11 +51,11 @@ def main(options):
             game.g[3].bias.data = np.full(4, np.nan)
 
     settings = {"noise": NOISE, "batch": BATCH, "samples": 4, "before_step": before_step}
-    command.trainer(options, game, images(), **settings).run(options.epochs)
+    command_line.trainer(options, game, images(), **settings).run(options.epochs)
 
 
 if __name__ == "__main__":
-    command.run(main, parser)
+    command_line.run(main, parser)
 """
 
 

@@ -41,17 +41,14 @@ from minigan.gan import (
     PENALTIES,
     FeatureMatching,
     InstanceNoise,
-    Interrupted,
-    Noise,
     NonFiniteError,
-    RunError,
     Unrolled,
     alternating_step,
-    load_generator,
 )
-from minigan.gan.progress import Progress
 from minigan.optim import SGD, Adam, AdamW, RMSprop, schedules
 from minigan.streams import stream
+from minigan.training import Interrupted, Noise, RunError, load_generator
+from minigan.training.progress import Progress
 
 
 @pytest.fixture

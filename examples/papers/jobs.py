@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from minigan.data import DataError
 from minigan.finite import NonFiniteError
-from minigan.gan.checkpoint import RunError
+from minigan.training.checkpoint import RunError
 
 __all__ = ["Terminated", "possible", "side_by_side", "terminated"]
 

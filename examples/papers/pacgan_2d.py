@@ -32,7 +32,7 @@ from trials import BatchNorm, Draws, Linear, Maxout, Trials, adam, apart, togeth
 from minigan import Tensor, nn
 from minigan.data import Mixture, grid, ring
 from minigan.finite import NonFiniteError
-from minigan.gan import Game, names, simultaneous_step
+from minigan.gan import Game, by_name, simultaneous_step
 from minigan.optim.schedules import linear
 from minigan.streams import stream
 
@@ -110,8 +110,8 @@ def cell(
     g, d = (network.to(backend) for network in networks(seeds, m, size["wide"], size["std"]))
     rate = linear(size["lr"], steps) if size["falling"] else size["lr"]
     optimizers = [adam(network, trials, rate, (0.8, 0.999)) for network in (g, d)]
-    terms = names.penalty(penalty, **({} if weight is None else {"weight": weight}))
-    game = Game(g, d, names.loss(loss), *optimizers, terms, separate=m > 1)
+    terms = by_name.penalty(penalty, **({} if weight is None else {"weight": weight}))
+    game = Game(g, d, by_name.loss(loss), *optimizers, terms, separate=m > 1)
     looks: list[dict[str, Any]] = []
     found: dict[str, Any] = {"looks": looks}
     noted = study.Notes(looks)

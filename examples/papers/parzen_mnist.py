@@ -33,12 +33,13 @@ from samples import digit_images, drawn
 
 from minigan import Tensor, backend, nn, viz
 from minigan.data import Batches, scaled
-from minigan.gan import EMA, Game, Noise, NonSaturating
+from minigan.gan import Game, NonSaturating
 from minigan.gan.steps import simultaneous_step
 from minigan.metrics import judge_parzen
 from minigan.nn import init
 from minigan.optim import SGD
 from minigan.streams import stream
+from minigan.training import EMA, Noise
 
 parser = study.arguments(__doc__, "parzen_mnist", seeds=1, mnist=True)
 

@@ -42,7 +42,7 @@ from samples import digit_images, drawn, known_by, packed, unpacked
 from minigan import Tensor, backend, nn, viz
 from minigan.data import scaled
 from minigan.finite import NonFiniteError
-from minigan.gan import Game, Unrolled, alternating_step, names
+from minigan.gan import Game, Unrolled, alternating_step, by_name
 from minigan.metrics import DigitClassifier, digit_classifier, judge_stacked
 from minigan.optim import Adam
 from minigan.streams import stream
@@ -111,7 +111,7 @@ def tiny_game(size: dict[str, Any], row: str, part: int, seed: int, where: str) 
     betas = (0.5, 0.99)
     adams = Adam(g.parameters(), 1e-4 * size["rate"], betas), Adam(d.parameters(), 2e-4 * size["rate"], betas)
     unrolled = Unrolled(ahead) if ahead else None
-    return Game(g, d, names.loss("non-saturating"), *adams, unrolled=unrolled)
+    return Game(g, d, by_name.loss("non-saturating"), *adams, unrolled=unrolled)
 
 
 def slopes_game(size: dict[str, Any], row: str, seed: int, where: str) -> Game:
@@ -119,7 +119,7 @@ def slopes_game(size: dict[str, Any], row: str, seed: int, where: str) -> Game:
     loss, penalty = SLOPES[row]
     g, d = (x.to(where) for x in players.residual(size["slopes_filters"], stream(seed, "weights")))
     adams = (Adam(network.parameters(), SLOPES_RATE, (0.0, 0.99)) for network in (g, d))
-    return Game(g, d, names.loss(loss), *adams, terms=names.penalty(penalty, weight=GAMMA))
+    return Game(g, d, by_name.loss(loss), *adams, terms=by_name.penalty(penalty, weight=GAMMA))
 
 
 def trial(

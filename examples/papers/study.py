@@ -46,9 +46,9 @@ from tqdm import tqdm
 import minigan
 from minigan import io, process
 from minigan.files import whole_file
-from minigan.gan import command
-from minigan.gan.checkpoint import RunError
-from minigan.gan.progress import Interrupted, Signals
+from minigan.training import command_line
+from minigan.training.checkpoint import RunError
+from minigan.training.progress import Interrupted, Signals
 
 Trial = Callable[[], Mapping[str, Any]]
 
@@ -64,8 +64,14 @@ def arguments(doc: str | None, name: str, seeds: int, mnist: bool = False) -> ar
     add("--full", dest="size", action="store_const", const="full", help="as in the paper: hours")
     add = parser.add_argument
     add("--backend", choices=["numpy", "cupy"], default="numpy", help="cupy: on a GPU")
-    add("--jobs", type=command.positive, metavar="N", help="trials at the same time (one for each core)")
-    add("--seeds", type=command.positive, default=seeds, metavar="N", help=f"trials of each row ({seeds})")
+    add("--jobs", type=command_line.positive, metavar="N", help="trials at the same time (one for each core)")
+    add(
+        "--seeds",
+        type=command_line.positive,
+        default=seeds,
+        metavar="N",
+        help=f"trials of each row ({seeds})",
+    )
     add("--out", type=Path, help=f"folder of the results (results/{name}, results/{name}-quick ...)")
     if mnist:
         add("--data-dir", type=Path, help="folder with the files of MNIST (or $MINIGAN_DATA)")
@@ -73,7 +79,7 @@ def arguments(doc: str | None, name: str, seeds: int, mnist: bool = False) -> ar
 
 
 def run(main: Callable[[argparse.Namespace], Any], parser: argparse.ArgumentParser) -> None:
-    """Parse the arguments, call main(options), and end as the other examples do (minigan/gan/command.py)."""
+    """Parse the arguments, call main(options), and end as the other examples do (command_line.py)."""
 
     def guarded(options: argparse.Namespace) -> None:
         signal.signal(signal.SIGTERM, jobs.terminated)
@@ -83,7 +89,7 @@ def run(main: Callable[[argparse.Namespace], Any], parser: argparse.ArgumentPars
             print("\nstopped; the same command goes on from here", file=sys.stderr)
             sys.exit(128 + (stop.signal if isinstance(stop, Interrupted | jobs.Terminated) else 2))
 
-    command.run(guarded, parser)
+    command_line.run(guarded, parser)
 
 
 class Results:

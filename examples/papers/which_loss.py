@@ -40,10 +40,11 @@ from scipy import stats
 from minigan import Tensor, nn
 from minigan.data import Batches, scaled
 from minigan.finite import NonFiniteError
-from minigan.gan import Game, Noise, alternating_step, names
+from minigan.gan import Game, alternating_step, by_name
 from minigan.metrics import digit_classifier, frechet_distance, moments
 from minigan.optim import Adam
 from minigan.streams import stream
+from minigan.training import Noise
 
 # name: (loss, penalty, options of the loss). The last three are not in the paper.
 OBJECTIVES: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -106,10 +107,10 @@ def trial(
 ) -> dict[str, Any]:  # fmt: skip
     """Train one objective; how far are its samples? `epochs` is how often D sees each image."""
     loss_name, penalty, options = OBJECTIVES[objective]
-    make, loss = NETWORKS[size["network"]], names.loss(loss_name, **options)
+    make, loss = NETWORKS[size["network"]], by_name.loss(loss_name, **options)
     g, d = (n.to(backend) for n in make(size["wide"], loss_name == "began", stream(seed, "weights")))
     adam_g, adam_d = (Adam(network.parameters(), lr, (0.5, 0.999)) for network in (g, d))
-    game = Game(g, d, loss, adam_g, adam_d, names.penalty(penalty))
+    game = Game(g, d, loss, adam_g, adam_d, by_name.penalty(penalty))
     batches = Batches(data, size["batch"], seed, backend)
     noise = Noise(NOISE, size["batch"], seed, "uniform", backend)
     parts = {"g": g, "d": d, "adam_g": adam_g, "adam_d": adam_d, "loss": loss}  # BEGAN's has a k

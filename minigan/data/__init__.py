@@ -9,7 +9,7 @@ There is no Tensor in here, arrays only.
 """
 
 from .batches import Batches
-from .digits import rendered_digits
+from .drawn_digits import rendered_digits
 from .folder import image_folder
 from .idx import DataError, read_idx, write_idx
 from .images import Images, scaled

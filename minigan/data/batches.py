@@ -99,7 +99,7 @@ class Batches:
         return self.count % len(self) == 0
 
     def at_turn(self, turn: Array) -> Any:
-        """A batch of the epoch at hand, on a GPU, where its number lies, too: 0-d, int64. See gan/capture.py.
+        """A batch of the epoch at hand, on a GPU, where its number lies, too: 0-d, int64.
 
         All batches must have the same number of rows.
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from .digits import rendered_digits
+from .drawn_digits import rendered_digits
 from .images import Images
 from .mnist import NotFound, mnist
 

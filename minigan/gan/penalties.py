@@ -24,7 +24,7 @@ from .. import nn
 from ..ops.elementwise import relu, square
 from ..ops.reduce import norm
 from ..tensor import Tensor, grad, record
-from .discriminators import last_layer
+from .discriminator_wrappers import last_layer
 from .objective import Loss
 from .term import Term, check_weight
 

@@ -32,7 +32,7 @@ from ..kernels import device
 from ..ops.shape import concat
 from ..optim import Optimizer
 from ..tensor import Tensor, grad, no_grad
-from .discriminators import last_layer
+from .discriminator_wrappers import last_layer
 from .losses import Loss
 from .term import Term
 

@@ -29,5 +29,5 @@ def of(x: Array) -> Any:
     kind = type(x)
     if kind not in _known:
         on_gpu = backend_of(x).name == "cupy"
-        _known[kind] = importlib.import_module(f"{__package__}.cuda") if on_gpu else None
+        _known[kind] = importlib.import_module("minigan.gpu.kernels") if on_gpu else None
     return _known[kind]

@@ -2,9 +2,9 @@
 
 from .classifier import DigitClassifier as DigitClassifier
 from .classifier import digit_classifier as digit_classifier
-from .digits import DigitReport as DigitReport
-from .digits import digit_floor as digit_floor
-from .digits import judge_digits as judge_digits
+from .digit_quality import DigitReport as DigitReport
+from .digit_quality import digit_floor as digit_floor
+from .digit_quality import judge_digits as judge_digits
 from .frechet import frechet_distance as frechet_distance
 from .frechet import moments as moments
 from .kernel import KernelReport as KernelReport

@@ -122,7 +122,7 @@ class Optimizer:
         lr = {f"step {at}": self._lr(at) for at in (0, 100, 10_000)} if callable(self._lr) else self._lr
         return {**public, "lr": lr}
 
-    # ------------------------------------------- for steps that are recorded (gan/capture.py)
+    # ------------------------------------------- for steps that are recorded (gpu/recorded_steps.py)
 
     @property
     def scheduled(self) -> bool:

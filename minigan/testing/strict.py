@@ -20,10 +20,10 @@ waits for a number or sends some.
 >>> counts.launches, counts.to_device, counts.to_host
 (2, 1, 1)
 
-Its fused kernels (minigan/kernels/device.py) are the formulas of kernels/fused.py. Each counts as so many
+Its fused kernels (minigan/kernels/device.py) are the formulas of gpu/formulas.py. Each counts as so many
 launches as it may take on a GPU.
 
-And it records, as CUDA does for a graph (minigan/gan/capture.py): what is launched is not done, but noted, as
+And it records, as CUDA does for a graph (gpu/recorded_steps.py): what is launched is not done, but noted, as
 what is to be written where. A replay does it, as often as you like, in the same memory. Numbers of Python's
 are those of the recording for ever, and to meet the host is an error. Of memory that was there before, only
 the address is known; if nobody keeps that memory, a replay would use somebody else's, and is an error, too.
@@ -51,7 +51,8 @@ from typing import Any
 import numpy as np
 
 from ..backend import Backend, register
-from ..kernels import device, fused
+from ..gpu import formulas as fused
+from ..kernels import device
 
 # ------------------------------------------------------------------------------------------ counting
 

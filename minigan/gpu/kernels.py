@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array
-from . import fused
-from .fused import Key, Piece, Row
-from .geometry import Geometry, Pair, empty
+from ..kernels.geometry import Geometry, Pair, empty
+from . import formulas as fused
+from .formulas import Key, Piece, Row
 
 try:
     import cupy
@@ -74,7 +74,7 @@ def _kernel(name: str, dtype: np.dtype) -> Any:
 
 @functools.cache
 def _module(real: str) -> Any:
-    code = Path(__file__).with_name("cuda.cu").read_text(encoding="utf-8")
+    code = Path(__file__).with_name("kernels.cu").read_text(encoding="utf-8")
     return cupy.RawModule(code=code, options=(f"-DREAL={real}",))
 
 

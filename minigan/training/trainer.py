@@ -29,21 +29,21 @@ from .. import backend as _backend
 from .. import nn, viz
 from ..data.batches import Batches
 from ..finite import NonFiniteError, all_finite
+from ..gan.steps import Game, Report, alternating_step, simultaneous_step
+from ..gan.term import Term
+from ..gpu.recorded_steps import Capture, Place
 from ..io import section
 from ..kernels import device
 from ..ops.operands import whole
 from ..process import performance
 from ..tensor import Tensor, constant, no_grad
-from .capture import Capture, Place
 from .checkpoint import NAME, RunError, read_checkpoint, write_checkpoint
+from .draws import Noise, generator
 from .ema import EMA
-from .events import Events, summary_writer
-from .folder import RunFolder, description
-from .noise import Noise, generator
+from .first_cause import first_cause
 from .progress import Interrupted, Progress, Signals
-from .replay import first_cause
-from .steps import Game, Report, alternating_step, simultaneous_step
-from .term import Term
+from .run_folder import RunFolder, description
+from .tensorboard import Events, summary_writer
 
 __all__ = ["Trainer", "load_generator"]
 

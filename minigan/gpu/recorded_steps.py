@@ -1,9 +1,9 @@
 """Capture: a step of training is recorded once, and from then on replayed.
 
-A step of a small network is about a hundred launches (kernels/fused.py), and Python takes longer to ask for
+A step of a small network is about a hundred launches (gpu/formulas.py), and Python takes longer to ask for
 them than a GPU takes to do them. CUDA can record what is launched, as a graph, and do all of it again when it
 is asked once. `Trainer(..., capture=True)` does that with whole steps. That changes nothing but the speed,
-and on a GPU who multiplies matrices (kernels/graphs.py). Nobody has to read this file to understand the
+and on a GPU who multiplies matrices (gpu/graphs.py). Nobody has to read this file to understand the
 others.
 
 A replay does what was done in the recording, with the same memory and the same plain numbers. So everything
@@ -26,7 +26,7 @@ What is outside: the moving average of G, whose decay changes in the first steps
 The arrays of weights and buffers, and the numbers of the Report, are written to by the next replay. Whoever
 wants to keep them must copy them. (The Trainer does so for pictures and checkpoints.)
 
-How a step is recorded is the backend's matter: kernels/graphs.py for CuPy, testing/strict.py for the tests.
+How a step is recorded is the backend's matter: gpu/graphs.py for CuPy, testing/strict.py for the tests.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from .. import backend as _backend
 from .. import nn
 from ..backend import Array
 from ..data.batches import Batches
+from ..gan.steps import Game, Report
 from ..kernels import device
 from ..optim import Optimizer
 from ..tensor import Tensor, constant
-from .steps import Game, Report
 
 __all__ = ["Capture", "Place", "obstacle"]
 
@@ -296,7 +296,7 @@ def _recorder(backend: _backend.Backend) -> Any:
     fused = device.of(backend.xp.empty(0))
     if hasattr(fused, "recorder"):
         return fused.recorder
-    from ..kernels import graphs  # for CuPy only, and loaded only here
+    from . import graphs  # for CuPy only, and loaded only here
 
     return graphs.Recorder()
 

@@ -1,7 +1,7 @@
 """Random numbers for training: the noise that G makes images of, and generators for layers and penalties.
 
 They depend on nothing but the seed, the purpose and the step. NumPy's are drawn by NumPy. A GPU draws its own
-(kernels/fused.py says how), so that nothing has to be sent there in a step. So the noise of a run on a GPU is
+(gpu/formulas.py says how), so that nothing has to be sent there in a step. So the noise of a run on a GPU is
 not that of the same run on a CPU.
 """
 
@@ -79,7 +79,7 @@ def generator(seed: int, purpose: str, step: Any, backend: str) -> Any:
 class DeviceGenerator:
     """As much of numpy.random.Generator as layers and penalties need, on a GPU. Its numbers are float32.
 
-    The kernels want a key and a position (kernels/fused.py). The position is the step, and nothing else,
+    The kernels want a key and a position (gpu/formulas.py). The position is the step, and nothing else,
     since it may lie on the GPU. What tells several draws of one step apart goes into the key.
     """
 

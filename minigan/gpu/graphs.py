@@ -1,4 +1,4 @@
-"""CUDA graphs by way of CuPy: what gan/capture.py needs of a GPU. Loaded only where a step is to be recorded.
+"""CUDA graphs by way of CuPy: what recorded_steps.py needs of a GPU. Loaded only to record one.
 
     recorder = Recorder()
     with recorder.products():
@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array
-from . import linear
+from ..kernels import linear
 
 try:
     import cupy

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, xp_of
-from . import simple
-from .conv import LAST
-from .geometry import Geometry, Pair, add_windows, empty, windows
+from ..kernels import simple
+from ..kernels.conv import LAST
+from ..kernels.geometry import Geometry, Pair, add_windows, empty, windows
 
 # ---------------------------------------------------------------------------- activations and biases
 

@@ -26,15 +26,15 @@ from ..backend import BackendError, shortage
 from ..backend import get as get_backend
 from ..data import DataError
 from ..finite import NonFiniteError
+from ..gan.by_name import LOSSES, PENALTIES, loss, penalty
+from ..gan.penalties import SlopeTerm
+from ..gan.steps import Game
 from ..optim import Adam
 from ..process import performance
 from ..streams import stream
 from .checkpoint import RunError
-from .folder import free_folder, read_config
-from .names import LOSSES, PENALTIES, loss, penalty
-from .penalties import SlopeTerm
 from .progress import Interrupted
-from .steps import Game
+from .run_folder import free_folder, read_config
 from .trainer import Trainer
 
 __all__ = ["arguments", "game", "looks_at_slopes", "natural", "parse", "positive", "run", "trainer", "voice"]
@@ -177,11 +177,11 @@ def _how_to_need_less(options: argparse.Namespace) -> str:
     if getattr(options, "filters", 1) > 1 and not getattr(options, "conv_d", False):
         cures.append(f"take fewer --filters than {options.filters}")
     if batch is None:  # it has not come so far
-        cures.append(f"give command.trainer() in {sys.argv[0]} a smaller batch")
+        cures.append(f"give command_line.trainer() in {sys.argv[0]} a smaller batch")
     else:
         close += f" and go on with --resume {shlex.quote(str(options.out))}"
         if batch > 1:
-            half = f"command.trainer(..., batch={batch // 2}) in {sys.argv[0]}"
+            half = f"command_line.trainer(..., batch={batch // 2}) in {sys.argv[0]}"
             cures.append(f"take smaller batches than {batch} images: {half}")
     another = " for another run" if options.resume is not None and cures else ""  # this one keeps what it has
     return ", or ".join([close, *cures]) + another

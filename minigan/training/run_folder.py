@@ -26,9 +26,9 @@ import numpy as np
 from .. import viz
 from ..backend import Array, to_numpy
 from ..files import whole_file
+from ..gan.steps import Game
 from ..process import blas
 from .checkpoint import NAME, PREVIOUS, RunError, tidy
-from .steps import Game
 
 __all__ = ["RunFolder", "description", "free_folder", "read_config"]
 

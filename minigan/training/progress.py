@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
-from .steps import Report
+from ..gan.steps import Report
 
 __all__ = ["Interrupted", "Progress", "Signals"]
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
-from .errors import BackendError
+from ..errors import BackendError
 
 __all__ = ["bytes_in_words", "cuda_of_driver", "cuda_version", "cupy_wheels", "load", "shortage"]
 

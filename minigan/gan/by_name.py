@@ -12,7 +12,6 @@ from .began import BEGAN
 from .consensus import Consensus
 from .divergences import KL, JensenShannon, Pearson, ReverseKL, SquaredHellinger
 from .gmmn import GMMN
-from .limits import L2, WeightClipping, spectral
 from .losses import (
     Hinge,
     LeastSquares,
@@ -25,6 +24,7 @@ from .losses import (
 from .objective import Loss
 from .penalties import DRAGAN, R1, R2, GradientPenalty
 from .term import Term
+from .weight_limits import L2, WeightClipping, spectral
 
 __all__ = ["LOSSES", "PENALTIES", "loss", "penalty"]
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..finite import NonFiniteError, all_finite, checked
+from ..gan.steps import Game, discriminator_loss, generator_loss, joint_losses, opponent
 from ..tensor import Tensor, grad
-from .steps import Game, discriminator_loss, generator_loss, joint_losses, opponent
 
 __all__ = ["first_cause"]
 

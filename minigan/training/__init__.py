@@ -1,0 +1,10 @@
+"""What a run needs besides mathematics. Read trainer.py first."""
+
+from ..finite import NonFiniteError as NonFiniteError
+from .checkpoint import RunError as RunError
+from .draws import Noise as Noise
+from .ema import EMA as EMA
+from .progress import Interrupted as Interrupted
+from .run_folder import read_config as read_config
+from .trainer import Trainer as Trainer
+from .trainer import load_generator as load_generator
