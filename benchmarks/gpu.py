@@ -155,7 +155,7 @@ def minigan_runner(case: Case, batch: int, tf32: bool, captured: bool, dry: bool
 
 def all_replayed(trainer: Any) -> Callable[[], None]:
     """A function that sees to it that all steps since its last call were replays."""
-    capture, before = trainer.capture, (trainer.step, trainer.capture.replays)
+    capture, before = trainer.recorded, (trainer.step, trainer.recorded.replays)
 
     def check() -> None:
         nonlocal before

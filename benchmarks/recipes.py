@@ -87,7 +87,7 @@ def main() -> None:
             for _ in range(options.steps):
                 trainer.train_step()
         z = stream(options.seed, "judged").standard_normal((SAMPLES, recipe.noise), dtype="float32")
-        sampler = trainer.sampler()
+        sampler = trainer.play.sampler()
         with no_grad():
             parts = [sampler(Tensor(z[i : i + AT_ONCE])).numpy() for i in range(0, SAMPLES, AT_ONCE)]
         report = judge_digits(np.concatenate(parts), classifier, images.test_images)

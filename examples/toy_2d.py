@@ -51,19 +51,19 @@ def networks(options: argparse.Namespace) -> tuple[nn.Module, nn.Module]:
 def arrows(game: Game, fake: np.ndarray, real: np.ndarray) -> np.ndarray:
     """-∂L_G/∂x for each fake x, all scaled so that the longest is seen well."""
     x = Tensor(fake, requires_grad=True, backend=game.g.parameters()[0].backend)
-    judged = game.loss.judge(game.d, x)
-    real_judged = game.loss.judge(game.d, Tensor(real, backend=x.backend)) if game.loss.needs_real else None
+    judged = game.loss.logits(game.d, x)
+    real_judged = game.loss.logits(game.d, Tensor(real, backend=x.backend)) if game.loss.needs_real else None
     down = -grad(game.loss.generator(judged, real_judged), x).numpy()
     return 0.4 * down / max(np.linalg.norm(down, axis=1).max(), 1e-12)
 
 
 def opinion(game: Game, logits: Tensor, real: np.ndarray, fake: np.ndarray) -> Tensor:
     """The logits; where 0 means nothing, as in WGAN, such that real points have 1 on average, fakes -1."""
-    if game.loss.undecided is not None:
-        return logits - game.loss.undecided
+    if game.loss.equilibrium_logit is not None:
+        return logits - game.loss.equilibrium_logit
     backend = logits.backend
     with no_grad():
-        on_real, on_fake = (game.loss.judge(game.d, Tensor(x, backend=backend)).mean() for x in (real, fake))
+        on_real, on_fake = (game.loss.logits(game.d, Tensor(x, backend=backend)).mean() for x in (real, fake))
     half = (float(on_real) - float(on_fake)) / 2
     return (logits - (float(on_real) + float(on_fake)) / 2) / (half or 1.0)
 
@@ -79,7 +79,7 @@ def painter(game: Game, real: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         if game.d is not None:
             game.d.eval()  # looking must change nothing
             with no_grad():
-                logits = game.loss.judge(game.d, Tensor(places, backend=game.g.parameters()[0].backend))
+                logits = game.loss.logits(game.d, Tensor(places, backend=game.g.parameters()[0].backend))
             values = mg.sigmoid(opinion(game, logits, real, fake)).numpy().reshape(PLACES, PLACES)
             directions[:: len(fake) // 100] = arrows(game, few, real[: len(few)])
             game.d.train()

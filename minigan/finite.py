@@ -15,11 +15,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from .backend import Array, xp_of
 from .tape import Node, Vjp, observing
 from .tensor import Tensor
 
-__all__ = ["NonFiniteError", "all_finite", "checked"]
+__all__ = ["NonFiniteError", "all_finite", "check_finite", "checked"]
 
 
 class NonFiniteError(ArithmeticError):
@@ -38,6 +40,20 @@ def all_finite(arrays: Iterable[Array]) -> bool:
         if not xp.isfinite(xp.vdot(flat, flat)) and not xp.isfinite(flat).all():
             return False
     return True
+
+
+def check_finite(what: str, loss: Tensor, gradients: Iterable[Tensor | None]) -> None:
+    """A NonFiniteError if the loss called `what`, or one of its gradients, is not finite.
+
+    On a GPU nobody looks, since that would be to wait until all is computed. Whoever reads the losses later
+    sees it there.
+    """
+    if type(loss.data) is not np.ndarray:
+        return
+    if not all_finite([loss.data]):
+        raise NonFiniteError(f"{what} is {float(loss)}")
+    if not all_finite(g.data for g in gradients if g is not None):
+        raise NonFiniteError(f"{what} is {float(loss):.4g}, but its gradient is not finite")
 
 
 @contextmanager
@@ -62,8 +78,6 @@ def checked() -> Iterator[None]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """NumPy's own warnings would come before our error, and say less."""
-    import numpy as np
-
     with np.errstate(all="ignore"):
         yield
 

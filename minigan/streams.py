@@ -13,7 +13,7 @@ import zlib
 
 import numpy as np
 
-__all__ = ["key", "stream"]
+__all__ = ["stream"]
 
 
 def stream(seed: int, purpose: str, *position: int) -> np.random.Generator:
@@ -27,15 +27,3 @@ def stream(seed: int, purpose: str, *position: int) -> np.random.Generator:
     if seed < 0 or any(p < 0 for p in position):
         raise ValueError(f"stream: seed={seed} and position {position} must be 0 or more")
     return np.random.default_rng([seed, zlib.crc32(purpose.encode()), *position])
-
-
-def key(seed: int, purpose: str) -> int:
-    """A number below 2⁶⁴ for (seed, purpose): what the random numbers of a GPU begin with.
-
-    >>> key(0, "noise") == key(0, "noise"), key(0, "noise") == key(1, "noise")
-    (True, False)
-    """
-    if seed < 0:
-        raise ValueError(f"key: seed={seed} must be 0 or more")
-    words = np.random.SeedSequence([seed, zlib.crc32(purpose.encode())])
-    return int(words.generate_state(1, np.uint64)[0])

@@ -182,7 +182,7 @@ def loss_of_g(game, real, z):
         for _ in range(rule.steps):
             discriminator_step(game, real, fake, Report(), rng)
         if rule.steps and game.loss.zero_sum:
-            judged = [game.loss.judge(d, x) for x in (real, fake)]
+            judged = [game.loss.logits(d, x) for x in (real, fake)]
             return -float(game.loss.discriminator(*judged))
     return float(generator_loss(game, real, fake, rng)[0])
 

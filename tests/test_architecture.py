@@ -33,8 +33,9 @@ ROOMS = {
     "data": ["streams", "files", "kernels", "backend"],
     "viz": ["files"],
     "gan": ["finite", "nn", "optim", "kernels", "ops", "tensor", "backend"],
-    "gpu.recorded_steps": ["gpu", "gan", "data", "nn", "optim", "kernels", "tensor", "backend"],
+    "gpu.recorded_steps": ["gpu", "data", "nn", "optim", "kernels", "tensor", "backend"],
     "training": [
+        "gpu",
         "gpu.recorded_steps",
         "gan",
         "data",

@@ -69,15 +69,15 @@ def trace(run, steps=STEPS):
 def both(make=strict_trainer, steps=STEPS, **settings):
     """What an eager run and one with capture=True come to, and the second run."""
     eager, captured = (make(capture=flag, **settings) for flag in (False, True))
-    captured.capture.tell = lambda line: None
+    captured.recorded.say = lambda line: None
     return trace(eager, steps), trace(captured, steps), captured
 
 
 def check(make=strict_trainer, steps=25, **settings):
     """The two are the same, and nearly all steps were replayed."""
     eager, captured, run = both(make, steps, **settings)
-    assert run.capture.why is None
-    assert run.capture.replays >= steps - 5
+    assert run.recorded.why is None
+    assert run.recorded.replays >= steps - 5
     assert differences(eager, captured) == []
 
 
@@ -97,12 +97,12 @@ def test_on_every_backend(kind, penalty, backend):
         return strict_trainer(networks=networks, penalty=penalty, where=backend, **settings)
 
     eager_run, run = make(capture=True), make(capture=True)
-    eager_run.capture.why = "it is not to"  # so it multiplies like the other one, but never records
+    eager_run.recorded.why = "it is not to"  # so it multiplies like the other one, but never records
     steps = 10 if backend == "numpy" else STEPS
     eager, captured = trace(eager_run, steps), trace(run, steps)
-    assert (run.capture.why is not None) == (backend == "numpy"), run.capture.why
-    assert eager_run.capture.replays == 0
-    assert run.capture.replays == (0 if backend == "numpy" else STEPS - 4)
+    assert (run.recorded.why is not None) == (backend == "numpy"), run.recorded.why
+    assert eager_run.recorded.replays == 0
+    assert run.recorded.replays == (0 if backend == "numpy" else STEPS - 4)
     assert differences(eager, captured) == []
 
 
@@ -174,15 +174,15 @@ def test_convolutions_and_all_that_a_run_writes(spectral, tmp_path):
         players = g, InstanceNoise(d, 0.1, rng=2)
         run = strict_trainer(tmp_path / name, networks=players, capture=name == "captured")
         run.run(steps=40)
-    assert run.capture.why is None
-    assert run.capture.replays == 36
+    assert run.recorded.why is None
+    assert run.recorded.replays == 36
     assert differences(what_is_left(tmp_path / "eager"), what_is_left(tmp_path / "captured")) == []
 
 
 def test_steps_of_d_that_belong_to_two_epochs_are_eager():
     eager, captured, run = both(steps=40, d_steps=3)
-    assert run.capture.why is None
-    assert 15 < run.capture.replays < 25  # 3 of 5 steps have their three batches in one epoch
+    assert run.recorded.why is None
+    assert 15 < run.recorded.replays < 25  # 3 of 5 steps have their three batches in one epoch
     assert differences(eager, captured) == []
 
 
@@ -225,32 +225,32 @@ def meddled(meddle, every=10, steps=60):
 
 
 def halve_the_rate(run, step):
-    run.game.g_optimizer.lr = run.game.g_optimizer.lr / 2
+    run.play.game.g_optimizer.lr = run.play.game.g_optimizer.lr / 2
 
 
 def other_weights(run, step):
-    weights = run.game.g.state_dict()
-    run.game.g.load_state_dict({name: value * 2 for name, value in weights.items()})
+    weights = run.play.game.g.state_dict()
+    run.play.game.g.load_state_dict({name: value * 2 for name, value in weights.items()})
 
 
 def one_weight(run, step):
-    p = run.game.d.parameters()[0]
+    p = run.play.game.d.parameters()[0]
     p.data = p.data * 0.5
 
 
 def other_memory_of_adam(run, step):
-    state = run.game.d_optimizer.state_dict()
+    state = run.play.game.d_optimizer.state_dict()
     state["counts"] = state["counts"] + 7
-    run.game.d_optimizer.load_state_dict(state)
+    run.play.game.d_optimizer.load_state_dict(state)
 
 
 def freeze(run, step):
-    run.game.g.parameters()[0].requires_grad_(False)
-    run.game.g.parameters()[0].requires_grad_(True)
+    run.play.game.g.parameters()[0].requires_grad_(False)
+    run.play.game.g.parameters()[0].requires_grad_(True)
 
 
 def hold(run, step):
-    run.held = [p.data for p in run.game.g.parameters()]
+    run.held = [p.data for p in run.play.game.g.parameters()]
 
 
 def jump(run, step):
@@ -262,8 +262,8 @@ def jump(run, step):
 )
 def test_what_is_changed_between_two_steps_counts(meddle):
     eager, captured, run = meddled(meddle)
-    assert run.capture.replays > 10
-    assert run.capture.why is None
+    assert run.recorded.replays > 10
+    assert run.recorded.why is None
     assert differences(eager, captured) == []
 
 
@@ -272,7 +272,7 @@ def test_a_report_tells_of_the_step():
     for _ in range(10):
         told = [[float(value) for value in dataclasses.astuple(run.train_step())] for run in runs]
         assert told[0] == told[1]
-    assert runs[1].capture.replays > 5
+    assert runs[1].recorded.replays > 5
 
 
 # ------------------------------------------------------------------- what depends on the host is caught
@@ -348,7 +348,7 @@ MUTANTS = [
 def test_mutants_are_caught(mutant, monkeypatch):
     mutant(monkeypatch)
     eager, captured, run = both(steps=30)
-    assert run.capture.replays > 20
+    assert run.recorded.replays > 20
     assert differences(eager, captured) != []
 
 
@@ -398,7 +398,7 @@ def test_obstacles_that_are_known_before(settings, why, tmp_path, capsys):
     run = strict_trainer(tmp_path / "captured", capture=True, **settings)
     (line,) = told_by(run, capsys, 20)
     assert re.fullmatch(f"capture: {why}; running eagerly", line)
-    assert run.capture.replays == 0
+    assert run.recorded.replays == 0
     assert differences(what_is_left(tmp_path / "eager"), what_is_left(tmp_path / "captured")) == []
 
 
@@ -429,7 +429,7 @@ def test_a_step_that_cannot_be_recorded_leaves_no_trace(term, why, tmp_path, cap
     run = make(tmp_path / "captured", capture=True)
     (line,) = told_by(run, capsys)
     assert re.fullmatch(f"capture: {why}; running eagerly", line)
-    assert run.capture.replays == 0
+    assert run.recorded.replays == 0
     assert differences(what_is_left(tmp_path / "eager"), what_is_left(tmp_path / "captured")) == []
 
 
@@ -485,18 +485,18 @@ class Remembers(Term):
 def test_attributes_that_hand_on_their_arrays(names, d_steps):
     make = lambda **settings: strict_trainer(game={"terms": [Remembers(*names)]}, **settings)
     eager, captured, run = both(make, 30, d_steps=d_steps)
-    assert run.capture.replays > 10
+    assert run.recorded.replays > 10
     assert differences(eager, captured) == []
 
 
 def test_another_rule_is_another_recording():
     def change(run, step):
-        run.game.reuse_fakes = False
+        run.play.game.reuse_fakes = False
         if step > 20:
-            run.game.loss = by_name.loss("hinge")
+            run.play.game.loss = by_name.loss("hinge")
 
     eager, captured, run = meddled(change)
-    assert run.capture.replays > 20
+    assert run.recorded.replays > 20
     assert differences(eager, captured) == []
 
 
@@ -505,18 +505,18 @@ def test_numbers_that_never_rest(capsys):
     assert told_by(run, capsys, steps=50) == [
         "capture: terms.0.number changes from step to step; running eagerly"
     ]
-    assert run.capture.replays == 0
+    assert run.recorded.replays == 0
 
 
 def test_parameters_that_came_later():
     """Adam has one count on the device, so all parameters that move must have moved equally often."""
     run = strict_trainer(capture=True)
-    optimizer = run.game.g_optimizer
+    optimizer = run.play.game.g_optimizer
     optimizer._counts[0] = 5
-    run.capture.tell = lambda line: None
+    run.recorded.say = lambda line: None
     for _ in range(10):
         run.train_step()
-    assert run.capture.why == "Adam: its parameters have not all made the same number of steps"
+    assert run.recorded.why == "Adam: its parameters have not all made the same number of steps"
     assert optimizer.counts[0] == 15 and optimizer.counts[1] == 10
 
 
@@ -593,7 +593,7 @@ def test_the_option_of_the_programs(asked, tmp_path):
     options = command_line.parse(parser, ["--quiet", "--out", str(tmp_path / "run"), *["--capture"] * asked])
     game = command_line.game(options, *mlp(), lr=1e-3, betas=(0.5, 0.999))
     run = command_line.trainer(options, game, images(), noise=3, batch=BATCH)
-    assert (run.capture is not None) == asked
+    assert (run.recorded is not None) == asked
     run.run(steps=2)
     later = command_line.parse(parser, ["--resume", str(tmp_path / "run"), "--capture"])  # decided then
     assert later.capture

@@ -292,7 +292,7 @@ def test_numpy_has_no_fused_kernels_and_strict_has_all():
 
 def test_a_loss_that_is_not_finite_is_noticed_when_it_is_read():
     run = small()
-    run.game.g.parameters()[0].data = run.game.g.parameters()[0].data * np.nan
+    run.play.game.g.parameters()[0].data = run.play.game.g.parameters()[0].data * np.nan
     with pytest.raises(mg.finite.NonFiniteError, match=r"steps 1 to 6: a loss became.*--backend numpy"):
         run.run(epochs=1)
 

@@ -489,8 +489,8 @@ def test_an_epoch_that_is_one_batch():
     """Two epochs show D each image twice, in 2 · ⌈18 / 4⌉ batches."""
     data = small_images(18)
     trainer, shown = small_trainer(data=data), []
-    step = trainer.batches.at
-    trainer.batches.at = lambda i: shown.append(step(i)) or shown[-1]
+    step = trainer.play.images.at
+    trainer.play.images.at = lambda i: shown.append(step(i)) or shown[-1]
     trainer.run(epochs=2)
     assert (trainer.step, trainer.epoch, len(shown)) == (10, 2, 10)
     for epoch in (shown[:5], shown[5:]):
@@ -555,7 +555,7 @@ def test_the_same_seed_twice():
     for seed in (3, 3, 4):
         trainer = small_trainer(seed=seed)
         trainer.run(steps=4)
-        results.append(memory(trainer.game))
+        results.append(memory(trainer.play.game))
     assert same(results[0], results[1])
     assert not same(results[0], results[2])
 
@@ -567,11 +567,11 @@ def test_what_a_resumed_run_forgets(tmp_path):
     runs[1].run(steps=2)
     again = small_trainer(tmp_path / "parts", d_steps=2, resume=True)
     again.run(steps=5)
-    assert same(memory(again.game), memory(runs[0].game))
+    assert same(memory(again.play.game), memory(runs[0].play.game))
     for name in ("g_optimizer", "d_optimizer"):
-        a, b = (getattr(run.game, name).state_dict() for run in (again, runs[0]))
+        a, b = (getattr(run.play.game, name).state_dict() for run in (again, runs[0]))
         assert same(a, b)
-    assert same(again.ema.state_dict(), runs[0].ema.state_dict())
+    assert same(again.play.ema.state_dict(), runs[0].play.ema.state_dict())
 
 
 def test_an_average_without_batch_statistics():

@@ -19,13 +19,14 @@ from minigan.gan.gmmn import GMMN, mmd2
 from minigan.gan.losses import (
     Hinge,
     LeastSquares,
+    Loss,
     Minimax,
     NonSaturating,
     RelativisticAverage,
     RelativisticPairing,
     Wasserstein,
+    objective,
 )
-from minigan.gan.objective import Loss, objective
 from minigan.tape import history
 
 LOG2 = math.log(2)
@@ -397,7 +398,7 @@ def test_through_a_network(backend):
     weights = d.parameters()
     for game in (Wasserstein(), NonSaturating()):
         d.zero_grad()
-        game.discriminator(game.judge(d, x), game.judge(d, z)).backward()
+        game.discriminator(game.logits(d, x), game.logits(d, z)).backward()
         w, step = weights[0], 1e-6
         found = w.grad.numpy()[1, 2]
         around = []
@@ -522,7 +523,7 @@ def test_equilibrium(name):
     """T13: where D cannot tell real from fake, L_D = 2 log 2."""
     zeros = Tensor(np.zeros((6, 1)))
     close(loss(name).discriminator(zeros, zeros), 2 * LOG2)
-    close(loss(name).belief(zeros), 0.5)
+    close(loss(name).mean_output(zeros), 0.5)
 
 
 @pytest.mark.parametrize(
@@ -541,7 +542,7 @@ def test_equilibrium(name):
 def test_where_training_would_end(game, expected):
     """At the same logits everywhere, no step of all logits together makes L_D smaller."""
     close(game.equilibrium, expected, atol=1e-5)
-    at = lambda v: float(game.discriminator(*2 * [Tensor([game.undecided + v])]))
+    at = lambda v: float(game.discriminator(*2 * [Tensor([game.equilibrium_logit + v])]))
     assert min(at(-0.01), at(0.01)) >= at(0)
 
 
@@ -605,7 +606,7 @@ def test_jensen_shannon_is_the_original_game():
     close(JensenShannon().discriminator(r, f) + 2 * LOG2, Minimax().discriminator(r, f))
     close(JensenShannon().generator(f) - LOG2, Minimax().generator(f))
     close(JensenShannon(non_saturating=True).generator(f) + LOG2, NonSaturating().generator(f))
-    close(JensenShannon().belief(f), NonSaturating().belief(f))
+    close(JensenShannon().mean_output(f), NonSaturating().mean_output(f))
 
 
 def test_all_activations_rise():
@@ -621,12 +622,12 @@ def test_all_activations_rise():
 def test_began_judges_by_the_error_of_copying(backend):
     halve = nn.Lambda(lambda x: x * 0.5)
     x = Tensor(values(0, 3, 1, 4, 4), backend=backend)
-    error = BEGAN().judge(halve, x)
+    error = BEGAN().logits(halve, x)
     assert error.shape == (3,)
     close(error, np.abs(x.numpy() * 0.5).mean(axis=(1, 2, 3)))
     with pytest.raises(ValueError, match=r"\(3, 16\).*\(3, 1, 4, 4\).*autoencoder"):
-        BEGAN().judge(nn.Flatten(), x)
-    gradcheck(lambda x: BEGAN().judge(halve, x), x.numpy())
+        BEGAN().logits(nn.Flatten(), x)
+    gradcheck(lambda x: BEGAN().logits(halve, x), x.numpy())
 
 
 def test_began_keeps_its_balance():
@@ -716,7 +717,7 @@ def test_gmmn_brings_the_fakes_to_the_data():
 
 def test_gmmn_has_no_discriminator():
     x = Tensor(values(0, 2, 1, 3, 3))
-    assert GMMN().judge(None, x).shape == (2, 9)
+    assert GMMN().logits(None, x).shape == (2, 9)
     with pytest.raises(ValueError, match="no discriminator"):
         GMMN().discriminator(x, x)
     with pytest.raises(ValueError, match="real_logits"):
@@ -806,7 +807,7 @@ def test_names_say_what_there_is():
 def test_belief(name, backend):
     """What is printed during training: a number of the same backend, and no history."""
     game, v = CASES[name][0], leaf([[0.0], [2.0]], backend)
-    belief = game.belief(v)
+    belief = game.mean_output(v)
     assert belief.shape == ()
     assert mg.backend.backend_of(belief).name == backend
     probability = isinstance(game, (Minimax, JensenShannon))

@@ -394,7 +394,7 @@ def test_where_d_is_an_autoencoder_its_error_has_the_slope():
     d = nn.Sequential(nn.Linear(6, 6, rng=0), nn.Lambda(mg.tanh)).to(dtype="float64")
     loss, x = BEGAN(), Tensor(values(1, 4, 6))
     found = R1(2.0).discriminator(a_game(d, loss=loss), x, x, None)
-    assert np.isclose(float(found), float(zero_centred_penalty(lambda x: loss.judge(d, x), x, 2.0)))
+    assert np.isclose(float(found), float(zero_centred_penalty(lambda x: loss.logits(d, x), x, 2.0)))
 
 
 def test_l2_is_weight_decay():

@@ -286,7 +286,7 @@ def test_the_step_of_g_computes_no_gradient_for_d():
 def test_unrolled_steps_leave_nothing_behind():
     game = small_game("batch norm", unrolled=Unrolled(3))
     game.loss = began()  # remembers something too; the images of D's logits do not matter here
-    game.loss.judge = lambda d, x: d(x).reshape(-1)
+    game.loss.logits = lambda d, x: d(x).reshape(-1)
     before, tensors = memory(game), game.d.parameters()
     generator_step(game, images(game), game.g(noise()), Report(), None)
     after = memory(game)
@@ -443,7 +443,7 @@ def test_one_batch_or_two_are_the_same(players):
     """To rounding, if D looks at each image by itself: so one batch it is, which is faster."""
     game, z = small_game(players), noise()
     real = images(game)
-    assert game.apart is False
+    assert game.in_one_batch is True
     together = used_by(discriminator_step, game.d, game, real, z)
     apart = used_by(discriminator_step, game.d, replace(game, separate=True), real, z)
     assert biggest_difference(together, apart) < 1e-14
@@ -480,7 +480,7 @@ class MyLinear(nn.Linear):
 def test_batches_are_kept_apart_where_images_might_mix(layer):
     d = mlp(outputs=1, after=(nn.Tanh(), layer))
     game = Game(mlp(), d, NonSaturating(), SGD(mlp().parameters(), 1.0), SGD(d.parameters(), 1.0))
-    assert game.apart is True
+    assert game.in_one_batch is False
 
 
 def test_batch_norm_sees_real_images_and_fakes_apart():
@@ -712,11 +712,11 @@ def test_samples_are_drawn_by_the_average_and_training_does_not_look_at_it():
     with_average, without = small_trainer(ema=0.9), small_trainer(ema=0)
     for trainer in (with_average, without):
         trainer.run(steps=6)
-    assert same(memory(with_average.game), memory(without.game))
-    g, z = without.game.g, Tensor(values(0, 5, 3), dtype="float32")
-    close(without.sampler()(z), copy.deepcopy(g).eval()(z))
-    assert np.abs((with_average.sampler()(z) - without.sampler()(z)).numpy()).max() > 1e-3
-    assert same(with_average.sampler().state_dict(), with_average.ema.module(g).state_dict())
+    assert same(memory(with_average.play.game), memory(without.play.game))
+    g, z = without.play.game.g, Tensor(values(0, 5, 3), dtype="float32")
+    close(without.play.sampler()(z), copy.deepcopy(g).eval()(z))
+    assert np.abs((with_average.play.sampler()(z) - without.play.sampler()(z)).numpy()).max() > 1e-3
+    assert same(with_average.play.sampler().state_dict(), with_average.play.ema.module(g).state_dict())
 
 
 def test_each_player_has_its_own_optimiser():

@@ -47,7 +47,7 @@ from minigan.gan import (
 )
 from minigan.optim import SGD, Adam, AdamW, RMSprop, schedules
 from minigan.streams import stream
-from minigan.training import Interrupted, Noise, RunError, load_generator
+from minigan.training import Draws, Interrupted, RunError, load_generator
 from minigan.training.progress import Progress
 
 
@@ -332,7 +332,7 @@ def test_it_is_the_loop_that_one_would_write(reuse):
         sizes = [len(real) for real in reals] + [len(reals[-1])] * (not reuse)
         noises = [noise.at(next(numbers), size) for size in sizes]
         alternating_step(game, reals, noises, stream(5, "terms", step))
-    for mine, theirs in ((game.g, trainer.game.g), (game.d, trainer.game.d)):
+    for mine, theirs in ((game.g, trainer.play.game.g), (game.d, trainer.play.game.d)):
         for name, value in mine.state_dict().items():
             assert np.array_equal(value, theirs.state_dict()[name]), name
 
@@ -340,8 +340,8 @@ def test_it_is_the_loop_that_one_would_write(reuse):
 def test_an_epoch_shows_every_image_once(monkeypatch):
     brightness = np.linspace(-0.5, 0.5, COUNT, dtype="float32")
     trainer = small_trainer(data=np.repeat(brightness[:, None], PIXELS, axis=1))
-    seen, at = [], trainer.batches.at
-    monkeypatch.setattr(trainer.batches, "at", lambda step: seen.append(at(step)) or at(step))
+    seen, at = [], trainer.play.images.at
+    monkeypatch.setattr(trainer.play.images, "at", lambda step: seen.append(at(step)) or at(step))
     trainer.run(2)
     assert [len(batch) for batch in seen] == [4, 4, 4, 3, 3] * 2
     first, second = (np.concatenate(part)[:, 0] for part in (seen[:5], seen[5:]))
@@ -367,36 +367,36 @@ def test_the_records_are_means_over_the_epoch(tmp_path, in_haste):
 def test_what_is_drawn_is_the_average_of_g(tmp_path, in_haste):
     """After t steps the average keeps min(decay, (1 + t) / (10 + t)) of itself."""
     trainer = small_trainer(ema=0.15)
-    average = {name: value.astype(float) for name, value in trainer.game.g.state_dict().items()}
+    average = {name: value.astype(float) for name, value in trainer.play.game.g.state_dict().items()}
     train_step = trainer.train_step
 
     def followed():
         decay = min(0.15, (1 + trainer.step) / (10 + trainer.step))
         report = train_step()
-        for name, value in trainer.game.g.state_dict().items():
+        for name, value in trainer.play.game.g.state_dict().items():
             whole = value.dtype.kind == "i"
             average[name] = value if whole else decay * average[name] + (1 - decay) * value
         return report
 
     trainer.train_step = followed
     trainer.run(2)
-    twin, z = mlp()[0].eval(), Noise(NOISE, 4, 3, purpose="samples").at(0)
+    twin, z = mlp()[0].eval(), Draws(3).at(0).noise((4, NOISE), purpose="samples")
     twin.load_state_dict(average)
-    np.testing.assert_allclose(trainer.sample(z), twin(z).numpy(), rtol=0, atol=1e-6)
-    assert not np.allclose(trainer.sample(z), copy.deepcopy(trainer.game.g).eval()(z).numpy(), atol=1e-6)
+    np.testing.assert_allclose(trainer.play.sample(z), twin(z).numpy(), rtol=0, atol=1e-6)
+    assert not np.allclose(trainer.play.sample(z), copy.deepcopy(trainer.play.game.g).eval()(z).numpy(), atol=1e-6)
 
 
 def test_drawing_leaves_the_run_alone():
     quiet, drawn = small_trainer(), small_trainer()
     for _ in range(4):
         quiet.train_step()
-        before = drawn.sample(Noise(NOISE, 7, 0).at(0))
-        assert np.array_equal(before, drawn.sample(Noise(NOISE, 7, 0).at(0)))
+        before = drawn.play.sample(Draws(0).at(0).noise((7, NOISE)))
+        assert np.array_equal(before, drawn.play.sample(Draws(0).at(0).noise((7, NOISE))))
         drawn.train_step()
     for who in "gd":
         a, b = (trainer.networks[who].state_dict() for trainer in (quiet, drawn))
         assert all(np.array_equal(a[name], b[name]) for name in a)
-    assert all(module.training for module in drawn.game.g.modules())
+    assert all(module.training for module in drawn.play.game.g.modules())
 
 
 def test_a_layer_in_two_places_of_g(tmp_path, in_haste):
@@ -411,18 +411,18 @@ def test_a_layer_in_two_places_of_g(tmp_path, in_haste):
     make(tmp_path / "whole").run(2)
     trainer = run_with_stops(make, tmp_path / "parts", [3], epochs=2)
     assert differences(what_is_left(tmp_path / "whole"), what_is_left(tmp_path / "parts")) == []
-    z = Noise(NOISE, 4, 0).at(0)
-    assert np.array_equal(load_generator(tmp_path / "parts", make(None).game.g)(z).numpy(), trainer.sample(z))
+    z = Draws(0).at(0).noise((4, NOISE))
+    assert np.array_equal(load_generator(tmp_path / "parts", make(None).game.g)(z).numpy(), trainer.play.sample(z))
 
 
 @pytest.mark.parametrize("ema", [0, 0.9])
 def test_the_generator_of_a_run(ema, tmp_path, in_haste):
     trainer = small_trainer(tmp_path, ema=ema)
     trainer.run(1)
-    z = Noise(NOISE, 5, 0).at(0)
+    z = Draws(0).at(0).noise((5, NOISE))
     g = load_generator(tmp_path, mlp(seed=9)[0])
     assert not g.training
-    assert np.array_equal(g(z).numpy(), trainer.sample(z))
+    assert np.array_equal(g(z).numpy(), trainer.play.sample(z))
 
 
 @pytest.mark.parametrize("g", [nn.Linear(NOISE, PIXELS, rng=0), mlp()[1]])
@@ -444,7 +444,7 @@ def test_networks_are_trained_in_training_mode():
     trainer.run(1)
     usual.run(1)
     assert not np.array_equal(game.g[1].running_mean.numpy(), mlp()[0][1].running_mean.numpy())
-    assert np.array_equal(game.g[1].running_mean.numpy(), usual.game.g[1].running_mean.numpy())
+    assert np.array_equal(game.g[1].running_mean.numpy(), usual.play.game.g[1].running_mean.numpy())
 
 
 def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch, capfd):

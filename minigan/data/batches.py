@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import operator
+import zlib
 from typing import Any
 
 import numpy as np
 
-from ..backend import Array, get, home_of
-from ..kernels import device
+from ..backend import Array, get, home_of, to_numpy
 from ..streams import stream
 
 __all__ = ["Batches"]
@@ -45,7 +45,6 @@ class Batches:
             )
         self.count = counts[0]
         self._epoch, self._order = -1, self.backend.from_numpy(np.arange(0))
-        self._recorded = False  # if so, the recorded step looks for the order where it is
 
     def _here(self, part: Any) -> Array:
         """The array on the backend's device."""
@@ -68,46 +67,38 @@ class Batches:
         """Steps per epoch: ceil(N / size)."""
         return -(-self.count // self.size)
 
-    def at(self, step: int) -> Any:
-        """The batch of a step, counted from 0 over all epochs: a copy, free to be written to."""
-        turn = self.turn(step)
-        rows, more = divmod(self.count, len(self))  # the first `more` batches have a row more
-        start = turn * rows + min(turn, more)
-        chosen = self._order[start : start + rows + (turn < more)]
-        if device.of(chosen) is not None:
-            return self._gathered(chosen, 0, len(chosen))
-        parts = tuple(array[chosen] for array in self._arrays)  # indexing by an array copies
-        return parts[0] if self._alone else parts
-
-    def turn(self, step: int) -> int:
-        """Which batch of its epoch a step takes, from 0. The order of that epoch is at hand from now on."""
-        epoch, turn = divmod(operator.index(step), len(self))
-        if epoch < 0:
-            raise ValueError(f"Batches.at: step={step}; the first step is 0")
-        if epoch != self._epoch:
-            order = self.backend.from_numpy(stream(self.seed, "shuffle", epoch).permutation(self.count))
-            self._epoch = epoch
-            if self._recorded:
-                self._order[...] = order
-            else:
-                self._order = order
-        return turn
-
     @property
     def even(self) -> bool:
         """Whether all batches have the same number of rows."""
         return self.count % len(self) == 0
 
-    def at_turn(self, turn: Array) -> Any:
-        """A batch of the epoch at hand, on a GPU, where its number lies, too: 0-d, int64.
+    def at(self, step: int) -> Any:
+        """The batch of a step, counted from 0 over all epochs: a copy, free to be written to."""
+        epoch, turn = divmod(operator.index(step), len(self))
+        if epoch < 0:
+            raise ValueError(f"Batches.at: step={step}; the first step is 0")
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, self.backend.from_numpy(self.order(epoch))
+        rows, more = divmod(self.count, len(self))  # the first `more` batches have a row more
+        start = turn * rows + min(turn, more)
+        return self.take(self._order[start : start + rows + (turn < more)])
 
-        All batches must have the same number of rows.
-        """
-        self._recorded = True
-        return self._gathered(self._order, turn, self.count // len(self))
+    def order(self, epoch: int) -> np.ndarray:
+        """The numbers of the rows in the order in which this epoch shows them."""
+        return stream(self.seed, "shuffle", epoch).permutation(self.count)
 
-    def _gathered(self, order: Array, turn: Any, count: int) -> Any:
-        """The rows that order[turn · count : (turn + 1) · count] names, in one launch for each part."""
-        fused = device.of(order)
-        parts = tuple(fused.batch(array, order, turn, count) for array in self._arrays)
+    def take(self, rows: Array) -> Any:
+        """The rows with these numbers, of each part: a copy."""
+        parts = tuple(array[rows] for array in self._arrays)  # indexing by an array copies
         return parts[0] if self._alone else parts
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What this data set is, for the record of a run: shapes, dtypes, ranges, and a checksum."""
+        arrays = [to_numpy(array) for array in self._arrays]
+        found: dict[str, list[Any]] = {
+            "shape": [array.shape for array in arrays],
+            "dtype": [str(array.dtype) for array in arrays],
+            "range": [[float(array.min()), float(array.max())] for array in arrays],
+            "crc32": [zlib.crc32(np.ascontiguousarray(array).data) for array in arrays],
+        }
+        return {name: values[0] if self._alone else values for name, values in found.items()}

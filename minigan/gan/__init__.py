@@ -16,6 +16,7 @@ from .feature_matching import *  # noqa: F403
 from .gmmn import *  # noqa: F403
 from .losses import *  # noqa: F403
 from .penalties import *  # noqa: F403
+from .relativistic import *  # noqa: F403
 from .steps import *  # noqa: F403
 from .term import Term as Term
 from .unrolled import Unrolled as Unrolled

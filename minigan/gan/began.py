@@ -13,10 +13,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..backend import to_numpy
-from ..kernels import device
-from ..tensor import Tensor, constant
-from .objective import Loss, objective
+from ..ops.elementwise import clip
+from ..tensor import Tensor
+from .losses import Loss, objective
 
 __all__ = ["BEGAN"]
 
@@ -30,9 +29,10 @@ class BEGAN(Loss):
     """
 
     name: ClassVar[str] = "began"
+    takes_logits: ClassVar[bool] = False
     gamma: float = 0.5
     lambda_k: float = 0.001
-    k: Any = field(default=0.0, init=False)  # a number; on a GPU an array of one, which stays there
+    k: Tensor | float = field(default=0.0, init=False)  # one number
 
     def __post_init__(self) -> None:
         if not 0 <= self.gamma <= 1 or self.lambda_k < 0:
@@ -40,7 +40,7 @@ class BEGAN(Loss):
                 f"BEGAN: gamma={self.gamma} must be between 0 and 1, lambda_k={self.lambda_k} 0 or more"
             )
 
-    def judge(self, d: Any, x: Tensor) -> Tensor:
+    def logits(self, d: Any, x: Tensor) -> Tensor:
         """L(x) = mean |x - D(x)| over the pixels of each image        Shapes: x (N, ...), L (N,)"""
         copy = d(x)
         if copy.shape != x.shape:
@@ -53,11 +53,10 @@ class BEGAN(Loss):
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """L_D = mean r - k mean f        dL/dr = 1 / n        dL/df = -k / n"""
         k = self.k  # as it is now: it may have moved before the gradient is asked for
-        minus = -k if isinstance(k, float) else constant(-k)
         return objective(
             "began_d",
             (real_logits, lambda r: r, lambda r: 1.0),
-            (fake_logits, lambda f: f * minus, lambda f: minus),
+            (fake_logits, lambda f: f * -k, lambda f: -k),
         )
 
     def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
@@ -69,21 +68,17 @@ class BEGAN(Loss):
 
         Where D copies the fakes too well, mean f < γ mean r, k grows: D is to care more about the fakes.
         """
-        r, f = self.belief(real_logits), self.belief(fake_logits)
-        if device.of(r) is not None:
-            self.k = (self.k + self.lambda_k * (self.gamma * r - f)).clip(0.0, 1.0)
-        else:
-            k = self.k + self.lambda_k * (self.gamma * float(r) - float(f))
-            self.k = min(max(k, 0.0), 1.0)
+        r, f = self.mean_output(real_logits), self.mean_output(fake_logits)
+        self.k = clip(self.k + self.lambda_k * (self.gamma * r - f), 0.0, 1.0)
 
     def convergence(self, real_logits: Tensor, fake_logits: Tensor) -> float:
         """M = mean r + |γ mean r - mean f|: falls as the pictures get better, unlike L_D and L_G."""
-        r, f = float(self.belief(real_logits)), float(self.belief(fake_logits))
+        r, f = float(self.mean_output(real_logits)), float(self.mean_output(fake_logits))
         return r + abs(self.gamma * r - f)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """k, which training has moved."""
-        return {"k": np.array(to_numpy(self.k))}
+        return {"k": np.array(float(self.k))}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over k."""

@@ -11,18 +11,9 @@ from ..nn import Module
 from .began import BEGAN
 from .consensus import Consensus
 from .divergences import KL, JensenShannon, Pearson, ReverseKL, SquaredHellinger
-from .gmmn import GMMN
-from .losses import (
-    Hinge,
-    LeastSquares,
-    Minimax,
-    NonSaturating,
-    RelativisticAverage,
-    RelativisticPairing,
-    Wasserstein,
-)
-from .objective import Loss
+from .losses import Hinge, LeastSquares, Loss, Minimax, NonSaturating, Wasserstein
 from .penalties import DRAGAN, R1, R2, GradientPenalty
+from .relativistic import RelativisticAverage, RelativisticPairing
 from .term import Term
 from .weight_limits import L2, WeightClipping, spectral
 
@@ -42,7 +33,6 @@ LOSSES: dict[str, type[Loss]] = {
     "hellinger": SquaredHellinger,
     "jensen-shannon": JensenShannon,
     "began": BEGAN,
-    "gmmn": GMMN,
 }
 
 # What a penalty adds to the terms of a game. "spectral" adds nothing: it changes D itself.

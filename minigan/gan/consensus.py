@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ..ops.elementwise import square
 from ..tensor import Tensor, grad
@@ -20,20 +20,23 @@ class Consensus(Term):
     """L_D and L_G both get + weight · ½ (‖∂L_D/∂θ_D‖² + ‖∂L_G/∂θ_G‖²) (Mescheder et al. 2017)
 
     Without it the two circle around the point where both losses are stationary. This term is smallest there
-    and pulls them in. It belongs to both at once, so it needs `simultaneous_step`; `alternating_step` refuses
-    it. The losses here are those with all other terms.
-    """
+    and pulls them in. It belongs to both at once, so it needs `simultaneous_step`; `alternating_step` does
+    not take it. The losses here are those with all other terms."""
 
+    simultaneous: ClassVar[bool] = True
     weight: float = 1.0
 
     def __post_init__(self) -> None:
         check_weight(self)
 
     def both(self, game: Game, loss_d: Tensor, loss_g: Tensor) -> Tensor:
-        assert game.d_optimizer is not None
+        theta_d, theta_g = (
+            [p for p in optimizer.params if p.requires_grad]
+            for optimizer in (game.d_optimizer, game.g_optimizer)
+        )
         found = [
-            *grad(loss_d, game.d_optimizer.params, create_graph=True),
-            *grad(loss_g, game.g_optimizer.params, create_graph=True),
+            *grad(loss_d, theta_d, create_graph=True),
+            *grad(loss_g, theta_g, create_graph=True),
         ]
         squares = [square(g).sum() for g in found if g is not None]
         return self.weight / 2 * sum(squares[1:], start=squares[0])

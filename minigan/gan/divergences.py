@@ -27,10 +27,9 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from ..backend import Array
 from ..ops.elementwise import exp, expm1, sigmoid, softplus
 from ..tensor import Tensor
-from .objective import Curve, Loss, objective
+from .losses import Curve, Loss, objective
 
 __all__ = ["KL", "FDivergence", "JensenShannon", "Pearson", "ReverseKL", "SquaredHellinger"]
 
@@ -149,10 +148,10 @@ class JensenShannon(FDivergence):
     conjugate = Pair(lambda v: softplus(v) - LOG2, sigmoid)
 
     @property
-    def undecided(self) -> float:
+    def equilibrium_logit(self) -> float:
         """log 1"""
         return 0.0
 
-    def belief(self, logits: Tensor) -> Array:
+    def mean_output(self, logits: Tensor) -> Tensor:
         """mean σ(v): the probability that D gives these images of being real."""
-        return sigmoid(logits.detach()).mean().data
+        return sigmoid(logits.detach()).mean()

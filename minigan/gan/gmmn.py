@@ -19,12 +19,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
-from typing import Any, ClassVar
+from typing import Any
 
+from ..nn import Module
 from ..ops.elementwise import exp, sqrt, where
 from ..ops.operands import tensors
+from ..optim import Optimizer
 from ..tensor import Tensor, no_grad, record
-from .objective import Loss
+from .steps import Report, gradients, move
 
 __all__ = ["GMMN", "mmd2"]
 
@@ -85,17 +87,20 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
 
 
 @dataclass
-class GMMN(Loss):
-    """L_G = MMD², or its root        There is no L_D.
+class GMMN:
+    """L_G = MMD² of real and fake images, or its root. There is no D: G plays alone.
 
-    bandwidths: the σ's of the kernels. unbiased: see mmd2. root: √MMD², as in the paper's experiments; its
-    slope does not fade as fast when the distributions are nearly equal. Here the "logits" of images are
-    the images themselves, flattened: (N, F).
+    g, optimizer: the generator, and what moves it. bandwidths: the σ's of the kernels. unbiased: see mmd2.
+    root: √MMD², as in the paper's experiments; its slope does not fade as fast when the distributions are
+    nearly equal.
+
+        gmmn = GMMN(g, Adam(g.parameters(), 1e-3))
+        for step in range(10_000):
+            report = gmmn.step(batch(step), noise(step))
     """
 
-    name: ClassVar[str] = "gmmn"
-    needs_real: ClassVar[bool] = True
-    has_discriminator: ClassVar[bool] = False
+    g: Module
+    optimizer: Optimizer
     bandwidths: Sequence[float] = BANDWIDTHS
     unbiased: bool = False
     root: bool = False
@@ -109,17 +114,26 @@ class GMMN(Loss):
                 "GMMN: the unbiased MMD² may be negative, and then has no root; choose one option"
             )
 
-    def judge(self, d: None, x: Tensor) -> Tensor:
-        """The images as points: (N, F)"""
-        return x.reshape(len(x), -1)
-
-    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        raise ValueError("GMMN: there is no discriminator, so it has no loss; train G only")
-
-    def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
-        """L_G = MMD² of real and fake images, or √MMD²        dL/df: see mmd2"""
-        squared = mmd2(self._real(real_logits), fake_logits, self.bandwidths, self.unbiased)
+    def loss(self, real: Tensor, fake: Tensor) -> Tensor:
+        """L_G = MMD², or √MMD²        Shapes: real and fake images (N, ...), each taken for a point"""
+        x, y = (images.reshape(len(images), -1) for images in (real, fake))
+        squared = mmd2(x, y, self.bandwidths, self.unbiased)
         if not self.root:
             return squared
         equal = squared.data <= 0  # there √ has no slope; this gives it slope 0
         return where(equal, 0.0, sqrt(where(equal, 1.0, squared)))
+
+    def step(self, real: Tensor, z: Tensor) -> Report:
+        """θ_G ← θ_G - a step along ∂L_G/∂θ_G"""
+        loss_g = self.loss(real, self.g(z))
+        move(self.optimizer, gradients(self.optimizer, loss_g, "L_G"))
+        return Report(loss_g=loss_g.detach())
+
+    def parts(self) -> dict[str, Any]:
+        """All that has a state, by name."""
+        return {"g": self.g, "g_optimizer": self.optimizer}
+
+    def settings(self) -> dict[str, Any]:
+        """The rules, as JSON can hold them."""
+        rules = {"bandwidths": list(self.bandwidths), "unbiased": self.unbiased, "root": self.root}
+        return {"loss": {"name": "gmmn", **rules}}

@@ -8,35 +8,122 @@ logit, and that function's slope:
 
     (real_logits, lambda r: softplus(-r), lambda r: -sigmoid(-r))
 
-`objective` (objective.py) makes one op of such a table. Functions of the form c softplus(a l) + b l are said
-once more as the three numbers a, b, c, for a GPU (soft=...).
+`objective` makes one op of such a table.
 
 No loss computes a probability first and its logarithm then. -log(σ(l) + 1e-8) looks harmless, but at l = -25
 its slope is -0.0014, and it should be -1. The same quantity is softplus(-l), which is exact for every l.
+
+Losses that compare real images with fakes are in relativistic.py, f-divergences in divergences.py.
 """
 
 from __future__ import annotations
 
-from dataclasses import InitVar, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import InitVar, dataclass, fields
+from functools import reduce
 from math import log
-from typing import ClassVar
+from operator import add
+from typing import Any, ClassVar
 
-from ..backend import Array
-from ..kernels import device
+import numpy as np
+
 from ..ops.elementwise import relu, sigmoid, softplus
-from ..tensor import Tensor
-from .objective import Loss, objective, positive
+from ..ops.operands import tensor
+from ..ops.shape import broadcast_to
+from ..tensor import Tensor, constant, no_grad, record
 
-__all__ = [
-    "Hinge",
-    "LeastSquares",
-    "Loss",
-    "Minimax",
-    "NonSaturating",
-    "RelativisticAverage",
-    "RelativisticPairing",
-    "Wasserstein",
-]
+__all__ = ["Hinge", "LeastSquares", "Loss", "Minimax", "NonSaturating", "Wasserstein"]
+
+Curve = Callable[[Tensor], Any]  # a function of each logit by itself: its value there, or its slope
+
+
+def objective(name: str, *rows: tuple[Tensor, Curve, Curve]) -> Tensor:
+    """L = Σ over the rows of mean value(l)        l̄ = L̄ slope(l) / n
+
+    Each row is (logits l, value, slope). To the tape this is one op called `name`: the values leave no
+    history. The slopes are made of Tensor ops, so the gradient can be differentiated as often as you like.
+    A slope that is the same everywhere may be a plain number.
+    """
+    rows = tuple((tensor(logits, name), value, slope) for logits, value, slope in rows)
+    with no_grad():
+        loss = reduce(add, [value(logits).mean() for logits, value, _ in rows]).data
+
+    def edge(logits: Tensor, slope: Curve) -> Any:
+        return logits, lambda g: broadcast_to(g * (1 / logits.size) * slope(logits), logits.shape)
+
+    return record(name, loss, *[edge(logits, slope) for logits, _, slope in rows])
+
+
+def positive(x: Tensor) -> Tensor:
+    """1 where x > 0, else 0: the slope of relu. It is flat, so to the tape it is a constant."""
+    return constant((x.data > 0).astype(x.dtype))
+
+
+@dataclass
+class Loss:
+    """What all losses have in common. A subclass defines `discriminator` and `generator`, to be minimised."""
+
+    name: ClassVar[str] = ""  # on the command line
+    needs_real: ClassVar[bool] = False  # does G's loss look at the logits of real images, too?
+    takes_logits: ClassVar[bool] = True  # is D's output what the loss takes? (BEGAN's D makes images)
+
+    @property
+    def zero_sum(self) -> bool:
+        """Is L_G = -L_D, but for what D says of real images? G leaves that out, as it cannot change it."""
+        return False
+
+    @property
+    def equilibrium_logit(self) -> float | None:
+        """The logit that the best D gives every image when fakes are like real ones; None: no single one."""
+        return None
+
+    @property
+    def equilibrium(self) -> tuple[float, float] | None:
+        """L_D and L_G when fakes are like real images: where training would end if all went well."""
+        if self.equilibrium_logit is None:
+            return None
+        logits = Tensor([self.equilibrium_logit])
+        return float(self.discriminator(logits, logits)), float(self.generator(logits, logits))
+
+    def logits(self, d: Any, x: Tensor) -> Tensor:
+        """What the losses are given for images x: D's logits."""
+        return d(x)
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """L_D, a single number."""
+        raise NotImplementedError(
+            f"{type(self).__name__} must define discriminator(real_logits, fake_logits)"
+        )
+
+    def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+        """L_G, a single number."""
+        raise NotImplementedError(f"{type(self).__name__} must define generator(fake_logits, real_logits)")
+
+    def mean_output(self, logits: Tensor) -> Tensor:
+        """What is reported as D(x): the mean logit, or the mean probability where the loss knows one."""
+        return logits.detach().mean()
+
+    def after_discriminator_step(self, real_logits: Tensor, fake_logits: Tensor) -> None:
+        """A chance to adjust something between the steps. Most losses have nothing to adjust."""
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """What the loss remembers between the steps: mostly nothing."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        mine = self.state_dict()
+        if set(state) != set(mine):
+            raise ValueError(
+                f"{type(self).__name__}.load_state_dict: the state has {sorted(state)}, but this loss "
+                f"remembers {sorted(mine)}; was it saved with another loss?"
+            )
+
+    def settings(self) -> dict[str, Any]:
+        """The name and the options, as JSON can hold them. `loss(**settings)` makes the same loss again."""
+        options = {field.name: getattr(self, field.name) for field in fields(self) if field.init}
+        return {"name": self.name, **{k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}}
+
 
 # ------------------------------------------------------------------- the original game, and its cure
 
@@ -52,7 +139,7 @@ class Minimax(Loss):
     If fakes are like real images, the best D gives all of them the logit 0, and L_D = 2 log 2 = 1.386.
 
     real_target: one-sided label smoothing (Salimans et al. 2016). With t = 0.9, D is to say 0.9 for real
-    images: t softplus(-r) + (1-t) softplus(r). Two-sided smoothing, fake_target > 0, is refused.
+    images: t softplus(-r) + (1-t) softplus(r). Two-sided smoothing, fake_target > 0, is an error.
     """
 
     name: ClassVar[str] = "minimax"
@@ -76,11 +163,11 @@ class Minimax(Loss):
 
     @property
     def zero_sum(self) -> bool:
-        """Yes here, but not for what is made of it."""
-        return type(self) is Minimax
+        """Yes."""
+        return True
 
     @property
-    def undecided(self) -> float:
+    def equilibrium_logit(self) -> float:
         """σ(l) = t / 2"""
         return log(self.real_target / (2 - self.real_target))
 
@@ -92,27 +179,21 @@ class Minimax(Loss):
         (softplus(r) = softplus(-r) + r, so t softplus(-r) + (1-t) softplus(r) is softplus(-r) + (1-t) r.)
         """
         rest = 1 - self.real_target
+        value = lambda r: softplus(-r) + r * rest if rest else softplus(-r)  # 0 · ∞ would be no number
         return objective(
             "cross_entropy_d",
-            (real_logits, lambda r: softplus(-r) + r * rest, lambda r: rest - sigmoid(-r)),
+            (real_logits, value, lambda r: rest - sigmoid(-r)),
             (fake_logits, softplus, sigmoid),
-            soft=[(-1, rest, 1), (1, 0, 1)],
         )
 
     def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
         """L_G = -mean softplus(f)        dL/df = -σ(f) / n"""
         row = (fake_logits, lambda f: -softplus(f), lambda f: -sigmoid(f))
-        return objective("minimax_g", row, soft=[(1, 0, -1)])
+        return objective("minimax_g", row)
 
-    def belief(self, logits: Tensor) -> Array:
+    def mean_output(self, logits: Tensor) -> Tensor:
         """mean σ(l): the probability that D gives these images of being real."""
-        return sigmoid(logits.detach()).mean().data
-
-    def beliefs(self, *several: Tensor) -> list[Array]:
-        """`belief` of each; on a GPU in one launch."""
-        if (fused := device.of(several[0].data)) is not None:
-            return fused.sigmoid_means([logits.data for logits in several])
-        return super().beliefs(*several)
+        return sigmoid(logits.detach()).mean()
 
 
 @dataclass
@@ -126,10 +207,15 @@ class NonSaturating(Minimax):
 
     name: ClassVar[str] = "non-saturating"
 
+    @property
+    def zero_sum(self) -> bool:
+        """No: G has a loss of its own."""
+        return False
+
     def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
         """L_G = mean softplus(-f)        dL/df = -σ(-f) / n"""
         row = (fake_logits, lambda f: softplus(-f), lambda f: -sigmoid(-f))
-        return objective("non_saturating_g", row, soft=[(-1, 0, 1)])
+        return objective("non_saturating_g", row)
 
 
 # ----------------------------------------------------------------------------------- other shapes
@@ -148,7 +234,7 @@ class LeastSquares(Loss):
     c: float = 1.0
 
     @property
-    def undecided(self) -> float:
+    def equilibrium_logit(self) -> float:
         """Halfway between the targets."""
         return (self.a + self.b) / 2
 
@@ -215,82 +301,3 @@ class Wasserstein(Loss):
     def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
         """L_G = -mean f        dL/df = -1 / n"""
         return objective("wasserstein_g", (fake_logits, lambda f: -f, lambda f: -1.0))
-
-
-# ------------------------------------------------------------------------------------ relativistic
-
-
-@dataclass
-class RelativisticPairing(Loss):
-    """RpGAN (Jolicoeur-Martineau 2019; Huang et al. 2024): is a real image more real than a fake?
-
-    Only differences of logits count: each real image is paired with the fake in the same row.
-    """
-
-    name: ClassVar[str] = "rpgan"
-    needs_real: ClassVar[bool] = True
-
-    @property
-    def undecided(self) -> float:
-        """Any number would do: only differences count."""
-        return 0.0
-
-    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        """L_D = mean softplus(-e), e = r - f        dL/dr = -σ(-e) / n        dL/df = σ(-e) / n"""
-        ahead = self._difference(real_logits, fake_logits)
-        row = (ahead, lambda e: softplus(-e), lambda e: -sigmoid(-e))
-        return objective("rpgan_d", row, soft=[(-1, 0, 1)])
-
-    def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
-        """L_G = mean softplus(e), e = r - f        dL/df = -σ(e) / n        dL/dr = σ(e) / n"""
-        ahead = self._difference(self._real(real_logits), fake_logits)
-        return objective("rpgan_g", (ahead, softplus, sigmoid), soft=[(1, 0, 1)])
-
-    @staticmethod
-    def _difference(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        if real_logits.shape != fake_logits.shape:
-            raise ValueError(
-                f"RelativisticPairing: real logits of shape {real_logits.shape} and fake logits of shape "
-                f"{fake_logits.shape}; each real image is paired with one fake, so the shapes must be equal"
-            )
-        return real_logits - fake_logits
-
-
-@dataclass
-class RelativisticAverage(Loss):
-    """RaGAN (Jolicoeur-Martineau 2019): is a real image more real than the average fake, and vice versa?
-
-    With a = r - mean f, by how much a real image beats the fakes, and b = f - mean r:
-
-        dL_D/dr = -(σ(-a) + mean σ(b)) / n        dL_D/df =  (σ(b) + mean σ(-a)) / n
-        dL_G/dr =  (σ(a) + mean σ(-b)) / n        dL_G/df = -(σ(-b) + mean σ(a)) / n
-
-    The second summand of each is there because every logit moves its own set's mean a little.
-    """
-
-    name: ClassVar[str] = "ragan"
-    needs_real: ClassVar[bool] = True
-
-    @property
-    def undecided(self) -> float:
-        """Any number would do: only differences count."""
-        return 0.0
-
-    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        """L_D = mean softplus(-a) + mean softplus(b)        dL/da = -σ(-a) / n        dL/db = σ(b) / n"""
-        return objective(
-            "ragan_d",
-            (real_logits - fake_logits.mean(), lambda a: softplus(-a), lambda a: -sigmoid(-a)),
-            (fake_logits - real_logits.mean(), softplus, sigmoid),
-            soft=[(-1, 0, 1), (1, 0, 1)],
-        )
-
-    def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
-        """L_G = mean softplus(a) + mean softplus(-b)        dL/da = σ(a) / n        dL/db = -σ(-b) / n"""
-        real_logits = self._real(real_logits)
-        return objective(
-            "ragan_g",
-            (real_logits - fake_logits.mean(), softplus, sigmoid),
-            (fake_logits - real_logits.mean(), lambda b: softplus(-b), lambda b: -sigmoid(-b)),
-            soft=[(1, 0, 1), (-1, 0, 1)],
-        )

@@ -25,7 +25,6 @@ from ..ops.elementwise import relu, square
 from ..ops.reduce import norm
 from ..tensor import Tensor, grad, record
 from .discriminator_wrappers import last_layer
-from .objective import Loss
 from .term import Term, check_weight
 
 if TYPE_CHECKING:
@@ -158,7 +157,7 @@ def check_critic(who: str, d: Any, allow_mixing: bool, gives_logits: bool = True
     if not isinstance(d, nn.Module):
         return
     for name, layer in d.named_modules():
-        if mixes_images(layer) and not allow_mixing:
+        if layer.mixes_images and not allow_mixing:
             raise ValueError(
                 f"{who}: D's layer {name!r}, {layer!r}, mixes the images of a batch. Each logit then depends "
                 "on all of them, and has no slope at one image. Use LayerNorm, GroupNorm or no normalisation "
@@ -170,13 +169,6 @@ def check_critic(who: str, d: Any, allow_mixing: bool, gives_logits: bool = True
             f"{who}: D ends with {last!r}, whose slope vanishes where D is sure. The penalty is for raw "
             "logits: leave that layer out"
         )
-
-
-def mixes_images(layer: nn.Module) -> bool:
-    """Whether what this layer makes of an image depends on the others in the batch."""
-    if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d, nn.ConditionalBatchNorm)):
-        return layer.training or not layer.track_running_stats
-    return isinstance(layer, (nn.MinibatchStdDev, nn.MinibatchDiscrimination))
 
 
 # --------------------------------------------------------------------------------------- as terms
@@ -192,11 +184,10 @@ class SlopeTerm(Term):
         check_weight(self)
 
     def check(self, game: Game) -> None:
-        plain = type(game.loss).judge is Loss.judge
-        check_critic(type(self).__name__, game.d, self.allow_mixing, gives_logits=plain)
+        check_critic(type(self).__name__, game.d, self.allow_mixing, gives_logits=game.loss.takes_logits)
 
     def critic(self, game: Game) -> Critic:
-        return partial(game.loss.judge, game.d)
+        return partial(game.loss.logits, game.d)
 
 
 @dataclass

@@ -26,9 +26,7 @@ from math import nan
 from typing import TYPE_CHECKING, Any
 
 from .. import nn
-from ..backend import Array
-from ..finite import NonFiniteError, all_finite
-from ..kernels import device
+from ..finite import check_finite
 from ..ops.shape import concat
 from ..optim import Optimizer
 from ..tensor import Tensor, grad, no_grad
@@ -47,6 +45,8 @@ __all__ = [
     "discriminator_step",
     "generator_loss",
     "generator_step",
+    "gradients",
+    "move",
     "simultaneous_step",
 ]
 
@@ -58,52 +58,55 @@ class Game:
     terms: what is added to the losses, or done to D's weights after its step. unrolled: G plays against D as
     it will be some steps ahead. reuse_fakes: G's step takes the fakes of D's last step; otherwise it makes
     its own from new noise. separate: real and fake images go through D one batch after the other; None:
-    only where D has layers that mix the images of a batch, as BatchNorm does. (What comes of it is in the
-    attribute `apart`.) Where the loss needs no discriminator (GMMN), d and d_optimizer are None.
+    unless every layer of D treats each image by itself (`mixes_images`), which BatchNorm does not.
     """
 
     g: nn.Module
-    d: nn.Module | None
+    d: nn.Module
     loss: Loss
     g_optimizer: Optimizer
-    d_optimizer: Optimizer | None
+    d_optimizer: Optimizer
     terms: Sequence[Term] = ()
     unrolled: Unrolled | None = None
     reuse_fakes: bool = True
     separate: bool | None = None
 
     def __post_init__(self) -> None:
-        if not self.loss.has_discriminator == (self.d is not None) == (self.d_optimizer is not None):
-            needs = "d and d_optimizer" if self.loss.has_discriminator else "d=None, d_optimizer=None"
-            raise ValueError(f"Game: the loss {type(self.loss).__name__} needs {needs}")
         pairs = (("G's", self.g_optimizer, "D's", self.d), ("D's", self.d_optimizer, "G's", self.g))
         for whose, optimizer, others, other in pairs:
-            if optimizer and other and set(optimizer.params) & set(other.parameters()):
+            if set(optimizer.params) & set(other.parameters()):
                 raise ValueError(
                     f"Game: {whose} optimiser has parameters of {others}; each player needs an optimiser of "
                     "its own, made of its own parameters()"
                 )
-        last = last_layer(self.d) if self.d is not None else None
-        if isinstance(last, nn.Sigmoid | nn.Softmax) and type(self.loss).judge is Loss.judge:
+        last = last_layer(self.d)
+        if isinstance(last, nn.Sigmoid | nn.Softmax) and self.loss.takes_logits:
             raise ValueError(f"Game: D ends with {last}, but losses and penalties take logits; leave it out")
         for term in self.terms:
-            if self.d is None and term.is_about_d():
-                raise ValueError(
-                    f"Game: {type(term).__name__} is about D, and {type(self.loss).__name__} has none"
-                )
             term.check(self)
-        mixing = self.d is None or any(type(m) not in ONE_BY_ONE for m in self.d.modules())
-        self.apart = mixing if self.separate is None else self.separate
 
+    @property
+    def in_one_batch(self) -> bool:
+        """Whether real and fake images go through D together, which is faster."""
+        if self.separate is not None:
+            return not self.separate
+        return all(layer.mixes_images is False for layer in self.d.modules())
 
-# Layers that treat each image by itself. If D has no others, real and fake images may go through it as one
-# batch, which is faster. BatchNorm is not among them: its statistics would be those of the mixture.
-ONE_BY_ONE = {
-    nn.Sequential, nn.Residual, nn.Flatten, nn.Reshape, nn.Linear, nn.Maxout, nn.Conv1d, nn.Conv2d,
-    nn.ConvTranspose1d, nn.ConvTranspose2d, nn.Upsample, nn.AvgPool, nn.MaxPool, nn.Dropout, nn.LayerNorm,
-    nn.GroupNorm, nn.InstanceNorm, nn.PixelNorm, nn.SelfAttention, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SiLU,
-    nn.Tanh, nn.Sigmoid, nn.Softplus,
-}  # fmt: skip
+    def parts(self) -> dict[str, Any]:
+        """All that has a state, by name."""
+        optimizers = {"g_optimizer": self.g_optimizer, "d_optimizer": self.d_optimizer}
+        terms = {f"term{i}": term for i, term in enumerate(self.terms)}
+        return {"g": self.g, "d": self.d, **optimizers, "loss": self.loss, **terms}
+
+    def settings(self) -> dict[str, Any]:
+        """The rules, as JSON can hold them."""
+        return {
+            "loss": self.loss.settings(),
+            "terms": [term.settings() for term in self.terms],
+            "unrolled": self.unrolled and vars(self.unrolled),
+            "reuse_fakes": self.reuse_fakes,
+            "separate": self.separate,
+        }
 
 
 @dataclass
@@ -111,20 +114,15 @@ class Report:
     """What a step found: the losses, and what D thinks, on average, of real images and of fakes.
 
     d_fake_before: of the fakes in D's step, before D moves. d_fake_after: in G's step, before G moves.
-    These are probabilities where the loss gives D's numbers that meaning (Loss.belief). What there is not, as
-    without a D, is nan. On a GPU they are arrays of one number each, which nobody has waited for yet.
+    These are probabilities where the loss gives D's numbers that meaning (Loss.mean_output). All are Tensors
+    of one number: float(report.loss_d).
     """
 
-    loss_d: float | Array = nan
-    loss_g: float | Array = nan
-    d_real: float | Array = nan
-    d_fake_before: float | Array = nan
-    d_fake_after: float | Array = nan
-
-
-def told(value: Array) -> float | Array:
-    """A number for the report. On a GPU it stays there: to look at it is to wait until all is computed."""
-    return float(value) if device.of(value) is None else value
+    loss_d: Tensor | float = nan
+    loss_g: Tensor | float = nan
+    d_real: Tensor | float = nan
+    d_fake_before: Tensor | float = nan
+    d_fake_after: Tensor | float = nan
 
 
 # ------------------------------------------------------------------------------ the two steps
@@ -137,15 +135,15 @@ def discriminator_step(game: Game, real: Tensor, fake: Tensor, report: Report, r
 
     real: a batch x. fake: G(z). rng: a generator, for terms that draw random numbers.
     """
-    assert game.d is not None and game.d_optimizer is not None
-    fake = fake.detach()  # here, and only here: to D a fake is an image like any other
+    fake = fake.detach()  # to D a fake is an image like any other, and nothing needs to go back into G
     loss_d, real_logits, fake_logits = discriminator_loss(game, real, fake, rng)
     move(game.d_optimizer, gradients(game.d_optimizer, loss_d, "L_D"))
     for term in game.terms:
         term.constrain(game.d)
     game.loss.after_discriminator_step(real_logits, fake_logits)
-    report.loss_d = told(loss_d.data)
-    report.d_real, report.d_fake_before = map(told, game.loss.beliefs(real_logits, fake_logits))
+    report.loss_d = loss_d.detach()
+    report.d_real = game.loss.mean_output(real_logits)
+    report.d_fake_before = game.loss.mean_output(fake_logits)
 
 
 def generator_step(game: Game, real: Tensor, fake: Tensor, report: Report, rng: Any = None) -> None:
@@ -158,18 +156,17 @@ def generator_step(game: Game, real: Tensor, fake: Tensor, report: Report, rng: 
     with opponent(game, real, fake, rng):
         loss_g, fake_logits = generator_loss(game, real, fake, rng)
         move(game.g_optimizer, gradients(game.g_optimizer, loss_g, "L_G"))
-    report.loss_g = told(loss_g.data)
-    if game.d is not None:
-        (report.d_fake_after,) = map(told, game.loss.beliefs(fake_logits))
+    report.loss_g = loss_g.detach()
+    report.d_fake_after = game.loss.mean_output(fake_logits)
 
 
 def discriminator_loss(game: Game, real: Tensor, fake: Tensor, rng: Any) -> tuple[Tensor, Tensor, Tensor]:
     """L_D, the logits of the real images, and those of the fakes."""
-    if game.apart:
-        real_logits, fake_logits = game.loss.judge(game.d, real), game.loss.judge(game.d, fake)
-    else:
-        logits = game.loss.judge(game.d, concat([real, fake]))
+    if game.in_one_batch:
+        logits = game.loss.logits(game.d, concat([real, fake]))
         real_logits, fake_logits = logits[: len(real)], logits[len(real) :]
+    else:
+        real_logits, fake_logits = game.loss.logits(game.d, real), game.loss.logits(game.d, fake)
     loss = game.loss.discriminator(real_logits, fake_logits)
     for term in game.terms:
         extra = term.discriminator(game, real, fake, rng)
@@ -184,8 +181,8 @@ def generator_loss(game: Game, real: Tensor, fake: Tensor, rng: Any) -> tuple[Te
     looks ahead it can: D's weights will then depend on the fakes. So it gets all of -L_D, without the terms.
     """
     all_of_it = game.unrolled is not None and game.unrolled.steps > 0 and game.loss.zero_sum
-    fake_logits = game.loss.judge(game.d, fake)
-    real_logits = game.loss.judge(game.d, real) if game.loss.needs_real or all_of_it else None
+    fake_logits = game.loss.logits(game.d, fake)
+    real_logits = game.loss.logits(game.d, real) if game.loss.needs_real or all_of_it else None
     if all_of_it:
         assert real_logits is not None
         loss = -game.loss.discriminator(real_logits, fake_logits)
@@ -199,31 +196,26 @@ def generator_loss(game: Game, real: Tensor, fake: Tensor, rng: Any) -> tuple[Te
 
 def opponent(game: Game, real: Tensor, fake: Tensor, rng: Any) -> AbstractContextManager:
     """Inside, D is what G plays against: frozen where it is, or some steps ahead."""
-    if game.d is None:
-        return nullcontext()
     return game.unrolled.ahead(game, real, fake, rng) if game.unrolled else nn.frozen(game.d)
 
 
-def gradients(optimizer: Optimizer, loss: Tensor, name: str) -> Sequence[Tensor | None]:
-    """The gradients of this player's parameters, and of nobody else's. They have to be finite.
+def gradients(optimizer: Optimizer, loss: Tensor, name: str) -> list[Tensor | None]:
+    """The gradients of this player's parameters, and of nobody else's; None for a frozen one.
 
-    (On a GPU nobody looks: that would be to wait. Whoever reads the report sees it from the losses.)
+    name: of the loss, for the message: the loss and its gradients have to be finite.
 
     `loss.backward()` would leave gradients in the other player's parameters too, and they would be added to
-    those of its next step.
+    those of its next step. `grad` leaves none: so D would be safe in G's step even if it were not frozen.
+    (Freezing it saves the work.)
     """
-    found = grad(loss, optimizer.params)
-    if device.of(loss.data) is not None:
-        return found
-    if not all_finite([loss.data]):
-        raise NonFiniteError(f"{name} is {float(loss)}")
-    if not all_finite(g.data for g in found if g is not None):
-        raise NonFiniteError(f"{name} is {float(loss):.4g}, but its gradient is not finite")
-    return found
+    trained = [p for p in optimizer.params if p.requires_grad]
+    found = dict(zip(trained, grad(loss, trained), strict=True))
+    check_finite(name, loss, found.values())
+    return [found.get(p) for p in optimizer.params]
 
 
 def move(optimizer: Optimizer, found: Sequence[Tensor | None]) -> None:
-    """One step of the optimiser along these gradients."""
+    """One step of the optimiser along these gradients. Afterwards `.grad` is None again."""
     for parameter, gradient in zip(optimizer.params, found, strict=True):
         parameter.grad = gradient
     optimizer.step()
@@ -248,7 +240,7 @@ def alternating_step(
             "one of each" + ("" if reuse else ", and G's step one more of noise")
         )
     for term in game.terms:
-        if type(term).both is not Term.both:
+        if term.simultaneous:
             raise ValueError(
                 f"alternating_step: {type(term).__name__} is added to both losses at once, and here D moves "
                 "before G; use simultaneous_step"
@@ -256,8 +248,7 @@ def alternating_step(
     for i, (real, z) in enumerate(zip(reals, noises, strict=False), start=1):
         with nullcontext() if reuse and i == len(reals) else no_grad():
             fake = game.g(z)
-        if game.d is not None:
-            discriminator_step(game, real, fake, report, rng)
+        discriminator_step(game, real, fake, report, rng)
     generator_step(game, real, fake if reuse else game.g(noises[-1]), report, rng)
     return report
 
@@ -267,12 +258,10 @@ def simultaneous_step(game: Game, real: Tensor, z: Tensor, rng: Any = None) -> R
 
     Where G looks ahead (game.unrolled), the first of D's K steps is the one that D takes just now.
     """
-    if game.d is None or game.d_optimizer is None:
-        raise ValueError("simultaneous_step: there is no discriminator; use alternating_step")
     fake = game.g(z)
     if game.unrolled:
         for term in game.terms:
-            if type(term).both is not Term.both:
+            if term.simultaneous:
                 raise ValueError(
                     f"simultaneous_step: {type(term).__name__} is added to both losses at the same D, and "
                     "G's is taken some steps ahead; leave one of the two out"
@@ -290,8 +279,8 @@ def simultaneous_step(game: Game, real: Tensor, z: Tensor, rng: Any = None) -> R
     for term in game.terms:
         term.constrain(game.d)
     game.loss.after_discriminator_step(real_logits, fake_logits)
-    d_real, d_fake = map(told, game.loss.beliefs(real_logits, fake_logits))
-    return Report(told(loss_d.data), told(loss_g.data), d_real, d_fake, d_fake)
+    d_real, d_fake = game.loss.mean_output(real_logits), game.loss.mean_output(fake_logits)
+    return Report(loss_d.detach(), loss_g.detach(), d_real, d_fake, d_fake)
 
 
 def joint_losses(game: Game, real: Tensor, fake: Tensor, rng: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:

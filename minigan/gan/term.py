@@ -7,7 +7,8 @@ the methods that it needs; the steps (steps.py) call them all.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..nn import Module
 from ..tensor import Tensor
@@ -21,10 +22,7 @@ __all__ = ["Term", "check_weight"]
 class Term:
     """Nothing is added, nothing is done. real: the batch x. fake: G(z). rng: draws random numbers."""
 
-    def is_about_d(self) -> bool:
-        """Whether it does anything with D."""
-        about_d = (Term.discriminator, Term.both, Term.constrain)
-        return any(getattr(type(self), method.__name__) is not method for method in about_d)
+    simultaneous: ClassVar[bool] = False  # does it define `both`, and need both players to move at once?
 
     def check(self, game: Game) -> None:
         """Raise a ValueError if this term makes no sense in that game."""
@@ -43,6 +41,13 @@ class Term:
 
     def constrain(self, d: Module) -> None:
         """Change D's weights after its step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the term remembers between the steps: mostly nothing."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
 
     def settings(self) -> dict[str, Any]:
         """Name and options, for the record of a run."""

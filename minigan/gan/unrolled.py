@@ -56,7 +56,6 @@ class Unrolled:
     @contextmanager
     def ahead(self, game: Game, real: Tensor, fake: Tensor, rng: Any) -> Iterator[None]:
         """Inside, game.d computes with θ_K. fake: with its history; θ_K depends on it."""
-        assert game.d is not None
         thawed = {name: p for name, p in game.d.named_parameters() if p.requires_grad}
         theta = [_fresh_leaf(p) for p in thawed.values()]
         state = self._memory(game, theta, list(thawed.values()))
@@ -74,7 +73,6 @@ class Unrolled:
             return functional.sgd_init(theta)
         if not self.remember:
             return functional.adam_init(theta)
-        assert game.d_optimizer is not None
         if not isinstance(game.d_optimizer, Adam):
             raise ValueError(
                 f"Unrolled: remember=True, but D's optimiser is {game.d_optimizer.kind}, not Adam"
@@ -84,7 +82,6 @@ class Unrolled:
 
     def _step(self, game: Game, theta: list[Tensor], found: Any, state: Any) -> tuple[list[Tensor], Any]:
         """One step of D, whose result is a function of the fakes."""
-        assert game.d_optimizer is not None
         lr = game.d_optimizer.lr if self.lr is None else self.lr
         if self.optimizer == "sgd":
             return functional.sgd(theta, found, state, lr)

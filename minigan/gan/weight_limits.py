@@ -59,7 +59,6 @@ class L2(Term):
         check_weight(self)
 
     def discriminator(self, game: Game, real: Tensor, fake: Tensor, rng: Any) -> Tensor | None:
-        assert game.d is not None
         squares = [square(w).sum() for _, _, w in weights(game.d)]
         return self.weight / 2 * sum(squares[1:], start=squares[0]) if squares else None
 

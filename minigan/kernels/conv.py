@@ -35,16 +35,11 @@ FEW = 4  # up to so many channels, X is built entry by entry
 # -------------------------------------------------------------------------------- the two kernels
 
 
-def conv2d(
-    x: Array, weight: Array, how: Geometry, bias: Array | None = None, leaky: float | None = None
-) -> Array:
-    """y[n, o, p] = Σ over c, k of weight[o, c, k] · x[n, c, where kernel entry k is at place p] + bias[o]
-
-    leaky: on a GPU, where there is a bias: the slope of a leaky_relu that comes after it.
-    """
+def conv2d(x: Array, weight: Array, how: Geometry, bias: Array | None = None) -> Array:
+    """y[n, o, p] = Σ over c, k of weight[o, c, k] · x[n, c, where kernel entry k is at place p] + bias[o]"""
     if how.groups > 1:
         alone = how._replace(groups=1)
-        f = lambda x, w, b=None: conv2d(x, w, alone, b, leaky)
+        f = lambda x, w, b=None: conv2d(x, w, alone, b)
         return by_group(how.groups, f, (x, 1), (weight, 0), (bias, 0))
     o, _, kh, kw = weight.shape
     oh, ow = how.size_after(x.shape[2:], (kh, kw))
@@ -53,7 +48,7 @@ def conv2d(
     if (fused := device.of(x)) is not None:
         matmul(_all_seen(fused, x, (kh, kw), how), matrix_of(weight, few=False), pixels)
         if bias is not None:
-            fused.add_bias(y, bias.astype(y.dtype, copy=False), leaky)
+            pixels += bias
         return y
     few = are_few(x.shape[1])
     matrix = matrix_of(weight, few)

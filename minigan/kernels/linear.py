@@ -40,6 +40,14 @@ def product(a: Array, b: Array) -> Array:
     return out
 
 
+def add_bias(y: Array, bias: Array) -> Array:
+    """y + bias, in the memory of y unless that is too coarse for the sum. y has just been made."""
+    if bias.dtype != y.dtype:
+        return y + bias
+    y += bias
+    return y
+
+
 def _multiply(a: Array, b: Array, out: Array) -> None:
     """out = A B, the rows of A divided among the threads of a team."""
     least = max(1, 2**20 // max(1, b.size))  # rows that are worth a thread: a million multiply-adds

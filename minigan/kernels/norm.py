@@ -30,15 +30,12 @@ _this = sys.modules[__name__]
 
 
 def batch_norm(
-    x: Array, gamma: Array | None, beta: Array | None, eps: float, leaky: float | None = None
+    x: Array, gamma: Array | None, beta: Array | None, eps: float
 ) -> tuple[Array, Array, Array, Array, Array]:
-    """y = γ (x - μ) s + β, then x as the backward pass should get it, then μ, σ² and s = 1 / √(σ² + ε).
-
-    leaky: on a GPU: the slope of a leaky_relu that comes after it.
-    """
+    """y = γ (x - μ) s + β, then x as the backward pass should get it, then μ, σ² and s = 1 / √(σ² + ε)."""
     if (fused := device.of(x)) is not None:
         x = channels_last(x) if x.ndim == 4 else x
-        y, mu, variance, s = fused.batch_norm(x, gamma, beta, eps, leaky)
+        y, mu, variance, s = fused.batch_norm(x, gamma, beta, eps)
         return y, x, mu, variance, s
     does: Any = _this if suits(x) else simple
     x = does.channels_last(x)
@@ -59,6 +56,18 @@ def batch_norm_backward(
     factor = s if gamma is None else s * gamma
     x_bar = does.combine(g, x, mu, factor, factor * s * s * along * (-1 / n), factor * total * (-1 / n))
     return x_bar, along * s, total
+
+
+def running_averages(
+    mean: Array, var: Array, mu: Array, variance: Array, share: Any, n: int
+) -> tuple[Array, Array]:
+    """(1 - share) · mean + share · μ        (1 - share) · var + share · σ² n / (n - 1), in new memory
+
+    share: a number, or an array of one.
+    """
+    new_mean = mean * (1 - share) + mu * share
+    new_var = var * (1 - share) + variance * (share * (n / (n - 1)))
+    return new_mean.astype(mean.dtype, copy=False), new_var.astype(var.dtype, copy=False)
 
 
 def suits(x: Array) -> bool:

@@ -9,19 +9,19 @@ from typing import Any
 
 from ..ops import elementwise, reduce
 from ..tensor import Tensor
-from .module import Module
+from .module import Layer
 
 __all__ = ["ELU", "LeakyReLU", "ReLU", "SiLU", "Sigmoid", "Softmax", "Softplus", "Tanh"]
 
 
-class ReLU(Module):
+class ReLU(Layer):
     """y = max(x, 0)"""
 
     def forward(self, x: Any) -> Tensor:
         return elementwise.relu(x)
 
 
-class LeakyReLU(Module):
+class LeakyReLU(Layer):
     """y = x where x > 0, else negative_slope · x. (Most GANs want 0.2, not this default.)
 
     >>> LeakyReLU(0.2)
@@ -38,7 +38,7 @@ class LeakyReLU(Module):
         return f"negative_slope={self.negative_slope}"
 
 
-class ELU(Module):
+class ELU(Layer):
     """y = x where x > 0, else alpha (eˣ - 1)"""
 
     def __init__(self, alpha: float = 1.0):
@@ -51,35 +51,35 @@ class ELU(Module):
         return f"alpha={self.alpha}"
 
 
-class SiLU(Module):
+class SiLU(Layer):
     """y = x σ(x)"""
 
     def forward(self, x: Any) -> Tensor:
         return elementwise.silu(x)
 
 
-class Tanh(Module):
+class Tanh(Layer):
     """y = tanh x"""
 
     def forward(self, x: Any) -> Tensor:
         return elementwise.tanh(x)
 
 
-class Sigmoid(Module):
+class Sigmoid(Layer):
     """y = 1 / (1 + e⁻ˣ). (A discriminator is better off without: the losses take logits.)"""
 
     def forward(self, x: Any) -> Tensor:
         return elementwise.sigmoid(x)
 
 
-class Softplus(Module):
+class Softplus(Layer):
     """y = log(1 + eˣ)"""
 
     def forward(self, x: Any) -> Tensor:
         return elementwise.softplus(x)
 
 
-class Softmax(Module):
+class Softmax(Layer):
     """y = eˣ / Σ eˣ, where the sum runs along the axis `dim`"""
 
     def __init__(self, dim: int = -1):

@@ -11,12 +11,12 @@ from ..ops.reduce import softmax
 from ..tensor import Tensor
 from . import init
 from .conv import Conv2d
-from .module import Module, parameter
+from .module import Layer, parameter
 
 __all__ = ["SelfAttention"]
 
 
-class SelfAttention(Module):
+class SelfAttention(Layer):
     """y = γ · out(o) + x, where o is a mixture of all places of the image (SAGAN, Zhang et al. 2019)
 
         q, k, v = query(x), key(x), value(x)        # three 1×1 convolutions

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array
-from ..kernels import device
+from ..kernels.norm import running_averages
 from ..ops.norm import batch_norm
 from ..ops.operands import number, whole
 from ..ops.shape import reshape
@@ -30,6 +30,7 @@ class _BatchNorm(Normaliser):
     uses the statistics of its own batch.
     """
 
+    mixes_images = property(lambda self: self.training or not self.track_running_stats)
     running_mean: Tensor | None
     running_var: Tensor | None
     num_batches_tracked: Tensor | None
@@ -48,43 +49,32 @@ class _BatchNorm(Normaliser):
         self.running_var = Tensor(np.ones(shape), dtype=dtype) if track else None
         self.num_batches_tracked = Tensor(0, dtype="int64") if track else None
 
-    def _normalised(
-        self, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, leaky: float | None = None
-    ) -> Tensor:
+    def _normalised(self, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
         if self.track_running_stats and not self.training:
             known = (self.running_mean, self.running_var)
-            return batch_norm(x, weight, bias, self.eps, running=known, leaky=leaky)
+            return batch_norm(x, weight, bias, self.eps, running=known)
         n = x.size // self.num_features
         if n < 2:
             raise ValueError(
                 f"{type(self).__name__}: input of shape {x.shape} has {n} values per channel, and no "
                 "variance; give a larger batch" + ", or call eval() first" * self.track_running_stats
             )
-        tell = (lambda mu, var: self._track(mu, var, n)) if self.track_running_stats else None
-        return batch_norm(x, weight, bias, self.eps, on_statistics=tell, leaky=leaky)
+        track = (lambda mu, var: self._track(mu, var, n)) if self.track_running_stats else None
+        return batch_norm(x, weight, bias, self.eps, on_statistics=track)
 
     def _track(self, mu: Array, variance: Array, n: int) -> None:
         """Mix the statistics of a batch, n values per channel, into the running averages."""
         count, mean, var = self.num_batches_tracked, self.running_mean, self.running_var
         assert count is not None and mean is not None and var is not None
-        fused = device.of(mu) if self.momentum is not None and mean.dtype == mu.dtype else None
-        if fused is not None:
-            made = fused.running(mean.data, var.data, count.data, mu, variance, self.momentum, n)
-            self.running_mean, self.running_var, self.num_batches_tracked = map(constant, made)
-            return
         self.num_batches_tracked = count = constant(count.data + 1)
-        share = 1 / int(count) if self.momentum is None else self.momentum
-        self.running_mean = _mixed(mean, mu, share)
-        self.running_var = _mixed(var, variance * (n / (n - 1)), share)
+        share = 1 / count.data if self.momentum is None else self.momentum
+        made = running_averages(mean.data, var.data, mu, variance, share, n)
+        self.running_mean, self.running_var = map(constant, made)
 
     def extra_repr(self) -> str:
         words = [str(self.num_features), f"eps={self.eps}", f"momentum={self.momentum}"]
         words += ["affine=False"] * (self.weight is None)
         return ", ".join([*words, *["track_running_stats=False"] * (not self.track_running_stats)])
-
-
-def _mixed(old: Tensor, new: Array, share: float) -> Tensor:
-    return constant((old.data * (1 - share) + new * share).astype(old.dtype, copy=False))
 
 
 class BatchNorm2d(_BatchNorm):
@@ -99,8 +89,8 @@ class BatchNorm2d(_BatchNorm):
 
     ranks, axes = (4,), "(N, C, H, W)"
 
-    def forward(self, x: Any, leaky: float | None = None) -> Tensor:
-        return self._normalised(self._checked(x, self.num_features), self.weight, self.bias, leaky)
+    def forward(self, x: Any) -> Tensor:
+        return self._normalised(self._checked(x, self.num_features), self.weight, self.bias)
 
 
 class BatchNorm1d(_BatchNorm):
@@ -108,8 +98,8 @@ class BatchNorm1d(_BatchNorm):
 
     ranks, axes = (2, 3), "(N, C) or (N, C, L)"
 
-    def forward(self, x: Any, leaky: float | None = None) -> Tensor:
-        return self._normalised(self._checked(x, self.num_features), self.weight, self.bias, leaky)
+    def forward(self, x: Any) -> Tensor:
+        return self._normalised(self._checked(x, self.num_features), self.weight, self.bias)
 
 
 class ConditionalBatchNorm(_BatchNorm):

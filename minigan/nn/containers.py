@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import zip_longest
 from typing import Any
 
-from .activations import LeakyReLU, ReLU
-from .batchnorm import BatchNorm1d, BatchNorm2d
-from .conv import Conv2d
-from .linear import Linear
-from .module import Module
+from .module import Layer, Module
 
 __all__ = ["Lambda", "Residual", "Sequential"]
 
 
-# Layers whose `forward` takes the slope of a leaky_relu that is to follow.
-BENDING = (Linear, Conv2d, BatchNorm1d, BatchNorm2d)
-
-
-class Sequential(Module):
-    """One Module after the other. Its children are called "0", "1", ...
-
-    A Linear, Conv2d or BatchNorm and the LeakyReLU or ReLU behind it are done together, since on a GPU they
-    share a launch. Elsewhere it makes no difference.
-    """
+class Sequential(Layer):
+    """One Module after the other. Its children are called "0", "1", ..."""
 
     def __init__(self, *modules: Module):
         for i, module in enumerate(modules):
@@ -35,14 +22,8 @@ class Sequential(Module):
             setattr(self, str(i), module)
 
     def forward(self, x: Any) -> Any:
-        bent = False
-        for module, after in zip_longest(self.children(), list(self.children())[1:]):
-            if bent:  # by the layer before
-                bent = False
-                continue
-            slope = _slope(after) if type(module) in BENDING else None
-            bent = slope is not None and "forward" not in vars(module)
-            x = module(x, leaky=slope) if bent else module(x)
+        for module in self.children():
+            x = module(x)
         return x
 
     def __len__(self) -> int:
@@ -54,17 +35,6 @@ class Sequential(Module):
     def __getitem__(self, i: int | slice) -> Module:
         chosen = list(self.children())[i]
         return Sequential(*chosen) if isinstance(chosen, list) else chosen
-
-
-def _slope(module: Module | None) -> float | None:
-    """The slope of a LeakyReLU or ReLU, unless somebody watches it (as `summary` does, or a hook)."""
-    if module is None or "forward" in vars(module) or module._before:
-        return None
-    if type(module) is ReLU:
-        return 0.0
-    if type(module) is LeakyReLU and module.negative_slope >= 0:
-        return module.negative_slope
-    return None
 
 
 class Lambda(Module):
@@ -82,7 +52,7 @@ class Lambda(Module):
         return getattr(self._function, "__name__", repr(self._function))
 
 
-class Residual(Module):
+class Residual(Layer):
     """y = shortcut(x) + body(x): the body learns by how much y should differ from x (He et al. 2015)
 
     shortcut: a Module that gives x the shape of body(x), where that differs; otherwise x itself.

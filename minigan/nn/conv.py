@@ -12,14 +12,14 @@ from ..ops import conv as ops
 from ..ops.operands import whole
 from ..tensor import Tensor
 from . import init
-from .module import Module, parameter
+from .module import Layer, parameter
 
 __all__ = ["Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d"]
 
 Size = int | tuple[int, int]
 
 
-class _Conv(Module):
+class _Conv(Layer):
     """What the four layers share: settings, a weight of one kernel for each pair of channels, a bias."""
 
     axes: int  # 1 or 2: a signal or an image
@@ -94,10 +94,8 @@ class Conv2d(_Conv):
             kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups,
         )  # fmt: skip
 
-    def forward(self, x: Any, leaky: float | None = None) -> Tensor:
-        return ops.conv2d(
-            x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups, leaky=leaky
-        )
+    def forward(self, x: Any) -> Tensor:
+        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 class ConvTranspose2d(_Conv):

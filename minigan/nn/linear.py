@@ -11,12 +11,12 @@ from ..ops.reduce import max as largest
 from ..ops.shape import reshape, take
 from ..tensor import Tensor
 from . import init
-from .module import Module, parameter
+from .module import Layer, parameter
 
 __all__ = ["Embedding", "Linear", "Maxout"]
 
 
-class Linear(Module):
+class Linear(Layer):
     """y = x Wᵀ + b. Shapes: x (..., in), weight (out, in), bias (out,), y (..., out)
 
     >>> Linear(100, 256, rng=0)
@@ -39,14 +39,14 @@ class Linear(Module):
             else None
         )
 
-    def forward(self, x: Any, leaky: float | None = None) -> Tensor:
-        return linear(x, self.weight, self.bias, leaky=leaky)
+    def forward(self, x: Any) -> Tensor:
+        return linear(x, self.weight, self.bias)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}" + ("" if self.bias is not None else ", bias=False")
 
 
-class Maxout(Module):
+class Maxout(Layer):
     """y = max over j of x Wⱼᵀ + bⱼ: the largest of some affine maps (Goodfellow et al. 2013)
 
     Shapes: x (..., in), weight (out · pieces, in), bias (out · pieces,), y (..., out). The pieces of one
@@ -72,7 +72,7 @@ class Maxout(Module):
         return f"{self.in_features}, {self.out_features}, pieces={self.pieces}"
 
 
-class Embedding(Module):
+class Embedding(Layer):
     """y = the rows of weight with these numbers: a vector to learn for every word, or every class
 
     Shapes: indices (...), whole numbers; weight (num_embeddings, embedding_dim); y (..., embedding_dim).

@@ -14,14 +14,14 @@ from ..ops.operands import tensor, whole
 from ..ops.shape import broadcast_to, concat
 from ..tensor import Tensor
 from . import init
-from .module import Module, parameter
+from .module import Layer, parameter
 
 __all__ = ["MinibatchDiscrimination", "MinibatchStdDev"]
 
 TINY = 1e-8  # keeps the slope of √ finite where all samples of a group are equal
 
 
-class MinibatchStdDev(Module):
+class MinibatchStdDev(Layer):
     """How much the samples of a group differ, as an extra channel (Karras et al. 2018, StyleGAN's form)
 
         σ[c, p] = √(variance of x[n, c, p] over the samples n of a group + 1e-8)
@@ -38,6 +38,8 @@ class MinibatchStdDev(Module):
     Tensor([[1.     , 5.     , 0.50005],
             [3.     , 5.     , 0.50005]], dtype=float64, backend=numpy)
     """
+
+    mixes_images = True
 
     def __init__(self, group_size: int = 4, channels: int = 1):
         self.group_size = whole("MinibatchStdDev", "group_size", group_size, least=1)
@@ -65,7 +67,7 @@ class MinibatchStdDev(Module):
         return f"group_size={self.group_size}, channels={self.channels}"
 
 
-class MinibatchDiscrimination(Module):
+class MinibatchDiscrimination(Layer):
     """How near each sample is to the others, as extra features (Salimans et al. 2016)
 
         M = x · weightᵀ
@@ -80,6 +82,8 @@ class MinibatchDiscrimination(Module):
     >>> MinibatchDiscrimination(256, 50, 5, rng=0)
     MinibatchDiscrimination(256, 50, 5)
     """
+
+    mixes_images = True
 
     def __init__(
         self, in_features: int, out_features: int, kernel_dims: int, *, rng: Any, dtype: Any = "float32"

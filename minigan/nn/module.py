@@ -15,7 +15,7 @@ There is no registration. What a Module owns is what its attributes say:
     a Module                                a child
 
 Attributes whose names begin with an underscore are the Module's own business, and are none of these. What
-`forward` only wants to remember belongs under such a name. A list of Modules is refused: put them into a
+`forward` only wants to remember belongs under such a name. A list of Modules is an error: put them into a
 Sequential, whose attributes they then are.
 Parameters have PyTorch's names and layouts, so that weights can move between the two.
 """
@@ -39,6 +39,8 @@ class Module:
     """A function that owns parameters, buffers and other Modules. Subclasses define `forward`."""
 
     training: bool = True  # train() and eval() set it
+    # Does what comes out for one image of a batch depend on the others? None: this class does not say.
+    mixes_images: bool | None = None
     rng: Any = None  # what draws this Module's random numbers, if it needs any (Dropout)
     _before: tuple[Hook, ...] = ()  # called before each forward: spectral_norm computes the weight there
     _computed: frozenset[str] = frozenset()  # names of Tensors that are computed, not owned
@@ -170,7 +172,7 @@ class Module:
         """Take over the values of `state`, as state_dict gave them; PyTorch's do, too.
 
         Nothing is changed unless everything fits. strict=False: names that are missing in `state`, or
-        unknown here, are passed over; wrong shapes are refused all the same.
+        unknown here, are passed over; wrong shapes are an error all the same.
         """
         places = {}
         for prefix, module in self._walk():
@@ -228,6 +230,16 @@ class Module:
             return f"{type(self).__name__}({extra}){hooks}"
         lines = [f"  {line}" for line in ([extra] if extra else []) + children]
         return "\n".join([f"{type(self).__name__}(", *lines, f"){hooks}"])
+
+
+class Layer(Module):
+    """A Module that treats each image of a batch by itself, as far as its own work goes.
+
+    Whoever needs to know asks `mixes_images`: a Game, whether real images and fakes may go through D as one
+    batch; a gradient penalty, whether a logit has a slope at one image. A layer of your own may say so, too.
+    """
+
+    mixes_images = False
 
 
 def parameter(value: Any, name: str, dtype: Any = "float32", memory: tuple[int, ...] | None = None) -> Tensor:

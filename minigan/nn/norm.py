@@ -24,12 +24,12 @@ from ..ops.operands import number, tensor, whole
 from ..ops.reduce import mean
 from ..ops.shape import reshape
 from ..tensor import Tensor
-from .module import Module, parameter
+from .module import Layer, parameter
 
 __all__ = ["GroupNorm", "InstanceNorm", "LayerNorm", "PixelNorm"]
 
 
-class Normaliser(Module):
+class Normaliser(Layer):
     """What these layers share: a weight γ that begins at 1 and a bias β that begins at 0, or neither."""
 
     normalises = True  # tells init.py that each entry of the weight multiplies one channel or value

@@ -14,14 +14,14 @@ from ..ops.operands import axis_of, number, tensor
 from ..ops.shape import itself, reshape
 from ..tensor import Tensor
 from . import init
-from .module import Module
+from .module import Layer
 
 __all__ = ["AvgPool", "Dropout", "Flatten", "MaxPool", "Reshape", "Upsample"]
 
 Size = int | tuple[int, int]
 
 
-class Flatten(Module):
+class Flatten(Layer):
     """y = x with the axes from start_dim to end_dim made one: (N, C, H, W) → (N, C · H · W)"""
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1):
@@ -42,7 +42,7 @@ class Flatten(Module):
         return "" if usual else f"start_dim={self.start_dim}, end_dim={self.end_dim}"
 
 
-class Reshape(Module):
+class Reshape(Layer):
     """y = x in the shape (N, *shape): one length may be -1, for whatever is left
 
     >>> Reshape(1, 28, 28)([[0.0] * 784]).shape
@@ -62,7 +62,7 @@ class Reshape(Module):
         return ", ".join(map(str, self.shape))
 
 
-class Upsample(Module):
+class Upsample(Layer):
     """y = each pixel repeated scale_factor × scale_factor times. Shapes: (N, C, H, W) → (N, C, s H, s W)"""
 
     def __init__(self, scale_factor: Size):
@@ -75,7 +75,7 @@ class Upsample(Module):
         return f"scale_factor={self.scale_factor}"
 
 
-class _Pool(Module):
+class _Pool(Layer):
     def __init__(self, kernel_size: Size, stride: Size | None = None, padding: Size = 0):
         self.kernel_size, self.padding = kernel_size, padding
         self.stride = kernel_size if stride is None else stride
@@ -101,7 +101,7 @@ class MaxPool(_Pool):
         return pool.max_pool(x, self.kernel_size, self.stride, self.padding)
 
 
-class Dropout(Module):
+class Dropout(Layer):
     """In training, each entry becomes 0 with probability p, and the others are multiplied by 1 / (1 - p)
 
     So the expected value stays x. In evaluation mode y = x.

@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 
 from ..kernels import conv as kernels
-from ..kernels import conv_transpose, device
+from ..kernels import conv_transpose
 from ..kernels.geometry import Geometry, Pair
 from ..kernels.norm import channel_sums
-from ..tensor import Tensor, constant, is_recording, record
-from .elementwise import activated, astype, bend, leaky_relu
+from ..tensor import Tensor, record, shortcut
+from .elementwise import astype
 from .images import Size, check_fit, check_rank, geometry, pair
 from .operands import tensor, tensors
 from .reduce import sum
@@ -42,24 +42,15 @@ __all__ = [
 # ------------------------------------------------------------------------------- the triangle
 
 
-def _conv(
-    x: Tensor, w: Tensor, how: Geometry, bias: Tensor | None = None, leaky: float | None = None
-) -> Tensor:
+def _conv(x: Tensor, w: Tensor, how: Geometry, bias: Tensor | None = None) -> Tensor:
     size, kernel = x.shape[2:], w.shape[2:]
-    fused = leaky is not None and bias is not None and device.of(x._data) is not None
-    data = kernels.conv2d(
-        x._data, w._data, how, None if bias is None else bias._data, leaky if fused else None
-    )
-    y = record(
+    return record(
         "conv2d",
-        data,
+        kernels.conv2d(x._data, w._data, how, None if bias is None else bias._data),
         (x, lambda g: _conv_transpose(g, w, how, size)),
         (w, lambda g: _conv_weight(x, g, how, kernel)),
         *_bias_edge(bias),
     )
-    if fused:
-        return activated(y, leaky)
-    return y if leaky is None else leaky_relu(y, leaky)
 
 
 def _conv_transpose(y: Tensor, w: Tensor, how: Geometry, size: Pair, bias: Tensor | None = None) -> Tensor:
@@ -77,7 +68,7 @@ def _bias_edge(bias: Tensor | None) -> list[Any]:
     """b̄ = Σ ȳ over images and places."""
     if bias is None:
         return []
-    return [(bias, lambda g: sum(g, (0, 2, 3)) if is_recording() else constant(channel_sums(g._data)))]
+    return [(bias, lambda g: shortcut(lambda: sum(g, (0, 2, 3)), lambda: channel_sums(g._data)))]
 
 
 def _conv_weight(x: Tensor, y: Tensor, how: Geometry, kernel: Pair) -> Tensor:
@@ -101,23 +92,19 @@ def conv2d(
     padding: Size = 0,
     dilation: Size = 1,
     groups: int = 1,
-    *,
-    leaky: float | None = None,
 ) -> Tensor:
     """y[n, o, p] = Σ over c, k of weight[o, c, k] · x[n, c, p · stride - padding + k · dilation]
 
     With groups, channels and outputs are divided into groups, and c runs over those of o's own group.
     Shapes: x (N, C, H, W), weight (O, C/groups, KH, KW), bias (O,), y (N, O, OH, OW) with
-    OH = (H + 2 padding - dilation (KH - 1) - 1) // stride + 1. leaky: a slope; then leaky_relu(y, leaky)
-    comes out, on a GPU in one launch with the bias.
+    OH = (H + 2 padding - dilation (KH - 1) - 1) // stride + 1.
     """
-    return _conv_checked("conv2d", x, weight, bias, stride, padding, dilation, groups, leaky)
+    return _conv_checked("conv2d", x, weight, bias, stride, padding, dilation, groups)
 
 
 def _conv_checked(
-    op: str, x: Any, weight: Any, bias: Any, stride: Size, padding: Size, dilation: Size, groups: int,
-    leaky: float | None = None,
-) -> Tensor:  # fmt: skip
+    op: str, x: Any, weight: Any, bias: Any, stride: Size, padding: Size, dilation: Size, groups: int
+) -> Tensor:
     x, w, how = _prepare(op, x, weight, stride, padding, dilation, groups)
     if x.shape[1] != w.shape[1] * groups:
         raise ValueError(
@@ -126,7 +113,7 @@ def _conv_checked(
         )
     check_fit(op, x.shape[2:], w.shape[2:], how)
     x, bias = _checked_bias(op, x, w, bias, w.shape[0])
-    return _conv(x, w, how, bias, bend(op, leaky))
+    return _conv(x, w, how, bias)
 
 
 def conv_transpose2d(

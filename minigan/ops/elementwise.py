@@ -14,7 +14,7 @@ import numpy as np
 
 from ..backend import Array, xp_of
 from ..kernels import elementwise as kernels
-from ..tensor import Tensor, constant, is_recording, record
+from ..tensor import Tensor, constant, record, shortcut
 from .operands import Number, broadcast_shape, number, operands, tensor
 
 __all__ = [
@@ -228,9 +228,7 @@ def tanh(x: Any) -> Tensor:
     x = tensor(x, "tanh")
 
     def vjp(g: Tensor, y: Tensor) -> Tensor:
-        if is_recording():
-            return g * (1 - y * y)
-        return constant(kernels.tanh_backward(g._data, y._data))  # the same in one pass over the memory
+        return shortcut(lambda: g * (1 - y * y), lambda: kernels.tanh_backward(g._data, y._data))
 
     return record("tanh", kernels.tanh(x._data), (x, vjp), output=True)
 
@@ -276,27 +274,6 @@ def leaky_relu(x: Any, slope: float = 0.2) -> Tensor:
     # y has the sign of x if the slope is positive; x is then free to go
     signed = data if slope > 0 else x._data
     return record("leaky_relu", data, (x, lambda g: _leak(g, signed, slope)))
-
-
-def bend(op: str, leaky: Any) -> float | None:
-    """The slope of a leaky_relu that is to follow an op, or None. 0 or more, so that y has the sign of x."""
-    if leaky is None:
-        return None
-    slope = number(op, "leaky", leaky)
-    if not slope >= 0:
-        raise ValueError(f"{op}: leaky={slope} must be 0 or more; use leaky_relu(y, {slope}) for this slope")
-    return slope
-
-
-def activated(x: Tensor, slope: float | None) -> Tensor:
-    """leaky_relu(x, slope), where x's array holds that result already: a kernel did both. None: x itself.
-
-    Nobody sees the values before; the sign of y, which is that of x, is all that the gradient needs.
-    """
-    if slope is None:
-        return x
-    data = x._data
-    return record("leaky_relu" if slope else "relu", data, (x, lambda g: _leak(g, data, slope)))
 
 
 def _leak(g: Tensor, signed: Array, slope: float) -> Tensor:

@@ -6,11 +6,8 @@ import math
 from typing import Any
 
 from ..backend import xp_of
-from ..kernels import device
 from ..kernels import linear as kernels
-from ..kernels.norm import channel_sums
-from ..tensor import Tensor, constant, is_recording, record
-from .elementwise import activated, bend, leaky_relu
+from ..tensor import Tensor, record
 from .operands import broadcast_shape, tensor, tensors
 from .reduce import sum
 from .shape import broadcast_to, matrix_transpose, reshape
@@ -49,7 +46,7 @@ def matmul(a: Any, b: Any) -> Tensor:
     )
 
 
-def linear(x: Any, weight: Any, bias: Any = None, *, leaky: float | None = None) -> Tensor:
+def linear(x: Any, weight: Any, bias: Any = None) -> Tensor:
     """Y = X Wᵀ + b        X̄ = Ȳ W        W̄ = Ȳᵀ X        b̄ = Σ Ȳ over the rows
 
     Shapes: X (..., in), W (out, in), b (out,), Y (..., out). Like convolution (conv.py), it is one of
@@ -58,11 +55,8 @@ def linear(x: Any, weight: Any, bias: Any = None, *, leaky: float | None = None)
         Y = X Wᵀ   (linear)          X̄ = Ȳ W         W̄ = Ȳᵀ X
         X = Y W    (linear_input)    Ȳ = X̄ Wᵀ        W̄ = Yᵀ X̄
         W = Yᵀ X   (linear_weight)   X̄ = Y W̄         Ȳ = X W̄ᵀ
-
-    leaky: a slope; then leaky_relu(Y, leaky) comes out, on a GPU in one launch with the bias.
     """
     x, weight = tensors("linear", x, weight)
-    leaky = bend("linear", leaky)
     if weight.ndim != 2 or x.ndim == 0 or x.shape[-1] != weight.shape[1]:
         raise ValueError(
             f"linear: input of shape {x.shape} and weight of shape {weight.shape}; "
@@ -73,26 +67,19 @@ def linear(x: Any, weight: Any, bias: Any = None, *, leaky: float | None = None)
         if bias.shape != weight.shape[:1]:
             raise ValueError(f"linear: bias of shape {bias.shape} for weight of shape {weight.shape}")
     if x.ndim == 2:
-        return _linear(x, weight, bias, leaky)
+        return _linear(x, weight, bias)
     lead = x.shape[:-1]  # rows are rows, however many axes they come in
     rows = reshape(x, math.prod(lead), x.shape[-1])
-    return reshape(_linear(rows, weight, bias, leaky), (*lead, weight.shape[0]))
+    return reshape(_linear(rows, weight, bias), (*lead, weight.shape[0]))
 
 
-def _linear(x: Tensor, w: Tensor, b: Tensor | None = None, leaky: float | None = None) -> Tensor:
+def _linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
     data = kernels.product(x._data, w._data.T)
     edges = [(x, lambda g: _linear_input(g, w)), (w, lambda g: _linear_weight(g, x))]
     if b is not None:
-        edges.append((b, lambda g: sum(g, 0) if is_recording() else constant(channel_sums(g._data))))
-        if b.dtype != data.dtype:
-            data = data + b._data
-        elif (fused := device.of(data)) is not None:
-            fused.add_bias(data, b._data, leaky)
-            return activated(record("linear", data, *edges), leaky)
-        else:
-            data += b._data
-    y = record("linear", data, *edges)
-    return y if leaky is None else leaky_relu(y, leaky)
+        edges.append((b, lambda g: sum(g, 0)))
+        data = kernels.add_bias(data, b._data)
+    return record("linear", data, *edges)
 
 
 def _linear_input(y: Tensor, w: Tensor) -> Tensor:

@@ -9,10 +9,9 @@ from weakref import ref
 import numpy as np
 
 from ..backend import Array, xp_of
-from ..kernels import device
 from ..kernels import norm as kernels
-from ..tensor import Tensor, constant, is_recording, record
-from .elementwise import activated, astype, bend, leaky_relu, mul
+from ..tensor import Tensor, constant, record, shortcut
+from .elementwise import astype, mul
 from .operands import number, tensor
 from .reduce import mean, sum
 from .shape import reshape
@@ -28,7 +27,6 @@ def batch_norm(
     *,
     running: tuple[Any, Any] | None = None,
     on_statistics: Callable[[Array, Array], None] | None = None,
-    leaky: float | None = None,
 ) -> Tensor:
     """Each channel shifted to mean 0 and scaled to variance 1, then to the learnt weight and bias
 
@@ -39,11 +37,10 @@ def batch_norm(
     this batch, so that every image has a say in every other; with running=(mean, variance) those
     numbers, constants as far as gradients go.
 
-    on_statistics is told μ and σ² of the batch (arrays of shape (C,)): a layer keeps its running
-    averages this way. leaky: a slope; then leaky_relu(y, leaky) comes out, on a GPU in the same launch.
+    on_statistics is called with μ and σ² of the batch (arrays of shape (C,)): a layer keeps its running
+    averages this way.
     """
     x, eps = tensor(x, "batch_norm"), number("batch_norm", "eps", eps)
-    leaky = bend("batch_norm", leaky)
     if eps < 0:
         raise ValueError(f"batch_norm: eps={eps} must not be negative")
     if x.ndim < 2:
@@ -54,8 +51,7 @@ def batch_norm(
         center, spread = (_channels(t, "running statistics", x).detach() for t in running)
         scale = (spread + eps) ** -0.5 if gamma is None else gamma * (spread + eps) ** -0.5
         y = (x - _spread(center, x)) * _spread(scale, x)
-        y = y if beta is None else y + _spread(beta, x)
-        return y if leaky is None else leaky_relu(y, leaky)
+        return y if beta is None else y + _spread(beta, x)
     n = x.size // x.shape[1] if x.shape[1] else 0
     if n < 2:
         raise ValueError(
@@ -63,20 +59,19 @@ def batch_norm(
             "needs a larger batch, or give running=(mean, variance)"
         )
     x, gamma, beta = _of_one_dtype(x, gamma, beta)
-    return _batch_norm(x, gamma, beta, eps, n, on_statistics, leaky)
+    return _batch_norm(x, gamma, beta, eps, n, on_statistics)
 
 
 def _batch_norm(
-    x: Tensor, gamma: Tensor | None, beta: Tensor | None, eps: float, n: int, on_statistics: Any,
-    leaky: float | None,
-) -> Tensor:  # fmt: skip
+    x: Tensor, gamma: Tensor | None, beta: Tensor | None, eps: float, n: int, on_statistics: Any
+) -> Tensor:
     """y = γ x̂ + β, with the statistics of this batch: n values per channel.
 
     Each vjp says its formula twice: with Tensors, so that it can be differentiated again, and by
     kernels/norm.py, which is faster and does for a backward walk that is not recorded.
     """
     weight, bias = (None if t is None else t._data for t in (gamma, beta))
-    y, data, mu, variance, s = kernels.batch_norm(x._data, weight, bias, eps, leaky)
+    y, data, mu, variance, s = kernels.batch_norm(x._data, weight, bias, eps)
     if on_statistics is not None:
         on_statistics(mu, variance)
     axes = (0, *range(2, x.ndim))
@@ -95,27 +90,19 @@ def _batch_norm(
         return latest[1]
 
     def to_x(g: Tensor) -> Tensor:
-        if is_recording():
-            x_hat, scale = _normalised(x, mu, s, n)
-            g = g if gamma is None else g * _spread(gamma, x)
-            return (g - mean(g, axes, keepdims=True) - x_hat * mean(g * x_hat, axes, keepdims=True)) * scale
-        return constant(x_bar(g))
+        x_hat, scale = _normalised(x, mu, s, n)
+        g = g if gamma is None else g * _spread(gamma, x)
+        return (g - mean(g, axes, keepdims=True) - x_hat * mean(g * x_hat, axes, keepdims=True)) * scale
 
     def to_gamma(g: Tensor) -> Tensor:
-        if is_recording():
-            return sum(g * _normalised(x, mu, s, n)[0], axes)
-        return constant(others(g)[0])
+        return sum(g * _normalised(x, mu, s, n)[0], axes)
 
-    def to_beta(g: Tensor) -> Tensor:
-        return sum(g, axes) if is_recording() else constant(others(g)[1])
-
-    edges = [(x, to_x)]
-    edges += [] if gamma is None else [(gamma, to_gamma)]
-    edges += [] if beta is None else [(beta, to_beta)]
-    result = record("batch_norm", y, *edges)
-    if device.of(y) is not None:
-        return activated(result, leaky)
-    return result if leaky is None else leaky_relu(result, leaky)
+    edges = [(x, lambda g: shortcut(lambda: to_x(g), lambda: x_bar(g)))]
+    if gamma is not None:
+        edges.append((gamma, lambda g: shortcut(lambda: to_gamma(g), lambda: others(g)[0])))
+    if beta is not None:
+        edges.append((beta, lambda g: shortcut(lambda: sum(g, axes), lambda: others(g)[1])))
+    return record("batch_norm", y, *edges)
 
 
 def _normalised(x: Tensor, mu: Array, s: Array, n: int) -> tuple[Tensor, Tensor]:

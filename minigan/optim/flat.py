@@ -3,30 +3,28 @@
     memory     [ weight 0 ....... | bias 0 | weight 1 ............. | bias 1 ]
     parameter    each Tensor's array is a view of its part, read-only
 
-The optimiser writes new values into that memory, in place: at every step the same memory, which the
-processor knows already. But a value that somebody still holds (by `w.data`, `w.detach()`, or a view such as
-`w.T` in the history of a loss) must not change under his hands. So before it writes, the optimiser counts
-who refers to its memory. If anybody else does, that memory is his now, and the parameters move to a copy.
+A step never writes where parameters are. It computes the new values into new memory, and then the parameters
+move there. A value that somebody still holds (by `w.data`, `w.detach()`, or a view such as `w.T` in the
+history of a loss) stays what it was; memory that nobody holds goes back to where the next step gets its own.
 
 A parameter keeps the order in which its own entries lay in memory (a weight may be column-major, since the
 matrix products that it goes through prefer that). And it may move out at any time, by `w.data = array` or
-into another optimiser's memory. The next step finds it gone, and takes it in again with the value it has.
+into another optimiser's memory: a step begins with the value that it finds.
 """
 
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from ..backend import Array, get
-from ..tensor import Leaf, Tensor
+from ..tensor import Tensor
 
 
 class Flat:
-    """The memory of some parameters. Nothing moves in before `take_in`."""
+    """The memory of some parameters. Nothing moves in before the first `move_into`."""
 
     def __init__(self, params: Iterable[Tensor], who: str):
         self.params = leaves(params, who)
@@ -46,47 +44,45 @@ class Flat:
             )
         self._shapes = [p.shape for p in self.params]
         self._orders = [memory_order(p._data) for p in self.params]
+        self._backs = [tuple(sorted(range(len(o)), key=o.__getitem__)) for o in self._orders]
         ends = np.cumsum([p.size for p in self.params]).tolist()
         self._cuts = [slice(end - p.size, end) for p, end in zip(self.params, ends, strict=True)]
-        self._memory: list[Array] = [self.zeros()]  # one array, in a list so that `_references` can ask
-        self._homes: list[Array] = [None] * len(self.params)  # the view that a parameter was given
+        self._homes: list[Array] = [None] * len(self.params)  # the views that parameters were given
+        self._memory: Array | None = None
+
+    def empty(self) -> Array:
+        """Memory for all parameters."""
+        return get(self.backend).xp.empty(sum(map(math.prod, self._shapes)), self.dtype)
 
     def zeros(self) -> Array:
         """As many zeros as there are entries in all parameters."""
-        return get(self.backend).xp.zeros(sum(math.prod(shape) for shape in self._shapes), self.dtype)
-
-    def start(self, i: int) -> int:
-        """Where the part of parameter i begins."""
-        return self._cuts[i].start
-
-    def whole(self) -> Array:
-        """All of the memory, to write to, after `take_in`."""
-        return self._memory[0]
-
-    @property
-    def holder(self) -> list[Array]:
-        """A list with the memory in it. Another list is another memory."""
-        return self._memory
-
-    def settle_in(self, holder: list[Array]) -> None:
-        """Have all parameters live in that memory, with the values that are there."""
-        self._memory = holder
-        for i in range(len(self.params)):
-            self._settle(i)
+        return get(self.backend).xp.zeros(sum(map(math.prod, self._shapes)), self.dtype)
 
     def piece(self, memory: Array, i: int) -> Array:
-        """The part of `memory` that belongs to parameter i, as it lies: one axis."""
+        """The part of `memory` that belongs to parameter i, in the order of its memory: one axis."""
         return memory[self._cuts[i]]
 
     def view(self, memory: Array, i: int) -> Array:
         """The part of `memory` that belongs to parameter i, in its shape."""
-        order, shape = self._orders[i], self._shapes[i]
-        back = tuple(sorted(range(len(order)), key=order.__getitem__))
-        return self.piece(memory, i).reshape(tuple(shape[axis] for axis in order)).transpose(back)
+        shape = tuple(self._shapes[i][axis] for axis in self._orders[i])
+        return self.piece(memory, i).reshape(shape).transpose(self._backs[i])
 
-    def as_it_lies(self, array: Array, i: int) -> Array:
-        """An array of parameter i's shape, entries in the order of its memory. Copied only if need be."""
+    def line(self, array: Array, i: int) -> Array:
+        """An array of parameter i's shape as one axis, in the order of its memory. Copied only if need be."""
         return array.transpose(self._orders[i]).reshape(-1)
+
+    def move_into(self, memory: Array, which: Sequence[int]) -> None:
+        """From now on these parameters live there, with the values that are there."""
+        for i in which:
+            self._homes[i] = self.view(memory, i)
+            self.params[i]._live_in(self._homes[i])
+        self._memory = memory if len(which) == len(self.params) else None
+
+    @property
+    def together(self) -> Array | None:
+        """The memory that all parameters are in, one behind the other; None if one of them is elsewhere."""
+        at_home = all(p._data is home for p, home in zip(self.params, self._homes, strict=True))
+        return self._memory if at_home else None
 
     def check(self, who: str) -> None:
         """Are all parameters where they were, in the precision they had?"""
@@ -96,40 +92,6 @@ class Flat:
                     f"{who}: parameter {i} is {_place(p)} now, and was {self.dtype} on {self.backend} "
                     "when the optimiser was made; make the optimiser after model.to(...)"
                 )
-
-    def make_room(self) -> None:
-        """Before a step: if somebody else holds an array of ours, leave him the memory and move to a copy."""
-        for i, p in enumerate(self.params):
-            if p._data is not self._homes[i]:
-                self._homes[i] = None  # it moved out
-        homes = [i for i, home in enumerate(self._homes) if home is not None]
-        alone = _references(self._memory, 0) == 1 + len(homes)  # ours, and that of each home
-        if alone and all(_references(self._homes, i) == 2 for i in homes):  # ours, and the parameter's
-            return
-        self._memory = [self._memory[0].copy()]
-        for i in homes:
-            self._settle(i)
-
-    def take_in(self, i: int) -> Array:
-        """Parameter i's memory, to write to; after that `leaf.version` must be raised."""
-        p, memory = self.params[i], self.piece(self._memory[0], i)
-        if p._data is not self._homes[i]:
-            memory[...] = self.as_it_lies(p._data, i)
-            self._settle(i)
-        return memory
-
-    def _settle(self, i: int) -> None:
-        self._homes[i] = self.view(self._memory[0], i)
-        self.params[i]._live_in(self._homes[i])
-
-
-def _references(holder: list, i: int) -> int:
-    """How many references there are to holder[i], the one in `holder` included."""
-    return sys.getrefcount(holder[i]) - _BY_ASKING
-
-
-_BY_ASKING = 0
-_BY_ASKING = _references([object()], 0) - 1  # the question itself makes some
 
 
 def leaves(params: Iterable[Tensor], who: str) -> list[Tensor]:
@@ -161,11 +123,6 @@ def leaves(params: Iterable[Tensor], who: str) -> list[Tensor]:
             )
         seen[p] = i
     return found
-
-
-def leaf_of(p: Tensor) -> Leaf:
-    assert p.leaf is not None
-    return p.leaf
 
 
 def memory_order(array: Array) -> tuple[int, ...]:

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, get, to_numpy
-from ..kernels import device
 from ..kernels import optim as kernels
+from ..kernels.optim import Piece
 from ..tensor import Tensor
-from .flat import Flat, leaf_of
+from .flat import Flat
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop"]
 
@@ -32,7 +32,7 @@ Rate = float | Callable[[int], float]
 
 
 class Optimizer:
-    """What all optimisers have in common. Each defines `_update`, its rule for one parameter.
+    """What all optimisers have in common. Each defines `_update`, its rule.
 
     lr: the learning rate, a number, or a schedule: a function from the number of steps done so far, 0 at
     first, to a number (schedules.py). remembers: names of the arrays kept for each parameter.
@@ -41,21 +41,19 @@ class Optimizer:
     momentum at all, and `centered`, are decided at the start: they need memory.)
     """
 
-    _looks_at_count = True  # does `_update` depend on the number of the step, from the second on?
-
     def __init__(self, params: Iterable[Tensor], lr: Rate, remembers: Sequence[str]):
         self.kind = type(self).__name__
         self.lr = lr
-        self._flat = Flat(params, self.kind)
-        self._memories = {name: self._flat.zeros() for name in remembers}
+        self.flat = Flat(params, self.kind)
+        self._memories = {name: self.flat.zeros() for name in remembers}
         self.steps_done = 0
-        self._counts = [0] * len(self.params)  # one for each parameter: those without gradient sit out
-        self._count_there: Array | None = None  # see count_at
+        # How many steps each parameter has made: those without a gradient sit out.
+        self._counts = get(self.flat.backend).xp.zeros(len(self.params), np.int64)
 
     @property
     def params(self) -> list[Tensor]:
         """The parameters, in the order they were given."""
-        return self._flat.params
+        return self.flat.params
 
     @property
     def lr(self) -> float:
@@ -79,30 +77,32 @@ class Optimizer:
 
         If none has one, that is an error (PyTorch does nothing then): somebody forgot backward().
         """
-        gradients = [p.grad for p in self.params]
+        gradients: list[Any] = [p.grad for p in self.params]
         if all(g is None for g in gradients):
             raise ValueError(
                 f"{self.kind}.step: no parameter has a gradient; call loss.backward() before, and not "
                 "zero_grad() in between. Does the loss depend on these parameters?"
             )
-        self._flat.check(f"{self.kind}.step")
-        self._flat.make_room()
-        self._update_all({i: g._data for i, g in enumerate(gradients) if g is not None}, self.lr)
+        self.flat.check(f"{self.kind}.step")
+        chosen = [i for i, g in enumerate(gradients) if g is not None]
+        self._counts[slice(None) if len(chosen) == len(gradients) else chosen] += 1
+        flat, memory = self.flat, self.flat.empty()
+        pieces = [
+            Piece(
+                flat.line(self.params[i]._data, i),
+                flat.line(gradients[i]._data, i),
+                flat.piece(memory, i),
+                self._counts[i : i + 1],
+                tuple(flat.piece(kept, i) for kept in self._memories.values()),
+            )
+            for i in chosen
+        ]
+        self._update(pieces, self.lr)
+        flat.move_into(memory, chosen)
         self.steps_done += 1
 
-    def _update_all(self, gradients: Mapping[int, Array], lr: float) -> None:
-        """Change the parameters with these numbers, one after the other."""
-        for i, g in gradients.items():
-            self._counts[i] += 1
-            if self._count_there is not None and (self._looks_at_count or self._counts[i] == 1):
-                raise ValueError(f"{self.kind}: its rule looks at the count of steps, in Python")
-            memories = [self._flat.piece(memory, i) for memory in self._memories.values()]
-            value = self._flat.take_in(i)
-            self._update(value, self._flat.as_it_lies(g, i), lr, self._counts[i], *memories)
-            leaf_of(self.params[i]).version += 1
-
-    def _update(self, p: Array, g: Array, lr: float, step: int, *memories: Array) -> None:
-        """Change p and the memories in place, for gradient g. step counts this parameter's, from 1."""
+    def _update(self, pieces: Sequence[Piece], lr: float) -> None:
+        """Put the new value of each piece where it belongs, and change what is remembered, in place."""
         raise NotImplementedError(f"{self.kind} has no rule; an Optimizer must define _update")
 
     def remembered(self, parameter: Tensor) -> tuple[int, dict[str, Array]]:
@@ -112,62 +112,20 @@ class Optimizer:
             raise ValueError(
                 f"{self.kind}.remembered: this Tensor of shape {parameter.shape} is not one of its"
             )
-        kept = {name: self._flat.view(memory, i).copy() for name, memory in self._memories.items()}
-        return self._counts[i], kept
-
-    def settings(self) -> dict[str, Any]:
-        """The kind and the options, for the record of a run. A schedule is told by some of its values."""
-        public = {name: value for name, value in vars(self).items() if name[0] != "_"}
-        del public["steps_done"]
-        lr = {f"step {at}": self._lr(at) for at in (0, 100, 10_000)} if callable(self._lr) else self._lr
-        return {**public, "lr": lr}
-
-    # ------------------------------------------- for steps that are recorded (gpu/recorded_steps.py)
+        kept = {name: self.flat.view(memory, i).copy() for name, memory in self._memories.items()}
+        return int(self._counts[i]), kept
 
     @property
     def scheduled(self) -> bool:
         """Whether the learning rate follows a schedule."""
         return callable(self._lr)
 
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """How many steps each parameter has made."""
-        return tuple(self._counts)
-
-    def count_at(self, there: Array | None) -> None:
-        """From now on the count of steps is the one that lies there, on the device, and it is raised there.
-
-        there: 0-d, int64, what the parameters have made so far. None: the counts are Python's numbers again.
-        """
-        self._count_there = there
-
-    def has_moved(self, steps: int, counts: Sequence[int]) -> None:
-        """The device has made so many steps by itself. counts: of each parameter."""
-        self.steps_done += steps
-        for i, more in enumerate(counts):
-            if more:
-                self._counts[i] += more
-                leaf_of(self.params[i]).version += 1
-
-    def home(self) -> list[Array]:
-        """The memory that all parameters live in; those that had moved out are taken in first.
-
-        It comes in a list, always the same one as long as the memory is the same. Keep the list: that does
-        not count as a reference to the memory (see flat.py).
-        """
-        for i in range(len(self.params)):
-            self._flat.take_in(i)
-        return self._flat.holder
-
-    def return_to(self, home: list[Array], bring: bool) -> None:
-        """Have all parameters live in that memory again. bring: their values move with them.
-
-        Otherwise they get the values that are there.
-        """
-        if bring and self.home() is not home:
-            home[0][...] = self._flat.whole()
-        if not bring or self._flat.holder is not home:
-            self._flat.settle_in(home)
+    def settings(self) -> dict[str, Any]:
+        """The kind and the options, for the record of a run. A schedule is told by some of its values."""
+        public = {name: value for name, value in vars(self).items() if name[0] != "_"}
+        del public["steps_done"], public["flat"]
+        lr = {f"step {at}": self._lr(at) for at in (0, 100, 10_000)} if callable(self._lr) else self._lr
+        return {**public, "lr": lr}
 
     # ------------------------------------------------------------------------------ state
 
@@ -181,11 +139,11 @@ class Optimizer:
         state: dict[str, Any] = {
             "kind": self.kind,
             "steps_done": self.steps_done,
-            "counts": np.array(self._counts),
+            "counts": np.array(to_numpy(self._counts)),
         }
         for name, memory in self._memories.items():
             for i in range(len(self.params)):
-                state[f"{name}.{i}"] = np.array(to_numpy(self._flat.view(memory, i)))
+                state[f"{name}.{i}"] = np.array(to_numpy(self.flat.view(memory, i)))
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -208,14 +166,14 @@ class Optimizer:
         if complaints:
             raise ValueError("\n".join([f"load_state_dict: does not fit this {self.kind}", *complaints]))
         self.steps_done = int(values["steps_done"])
-        self._counts = [int(count) for count in values["counts"]]
+        self._counts = get(self.flat.backend).from_numpy(values["counts"].astype(np.int64))
         for name, memory in self._memories.items():
             for i in range(len(self.params)):
-                value = values[f"{name}.{i}"].astype(self._flat.dtype)
-                self._flat.view(memory, i)[...] = get(self._flat.backend).from_numpy(value)
+                value = values[f"{name}.{i}"].astype(self.flat.dtype)
+                self.flat.view(memory, i)[...] = get(self.flat.backend).from_numpy(value)
 
     def __repr__(self) -> str:
-        names = [name for name in vars(self) if name[0] != "_" and name not in ("kind", "steps_done")]
+        names = [name for name in vars(self) if name[0] != "_" and name not in ("kind", "steps_done", "flat")]
         shown = [f"{name}={getattr(self, name)}" for name in names]
         return f"{self.kind}({', '.join([f'{len(self.params)} parameters', f'lr={self.lr}', *shown])})"
 
@@ -233,8 +191,6 @@ class SGD(Optimizer):
     array([0.8, 1.6])
     """
 
-    _looks_at_count = False
-
     def __init__(
         self, params: Iterable[Tensor], lr: Rate, momentum: float = 0.0, dampening: float = 0.0,
         weight_decay: float = 0.0, nesterov: bool = False,
@@ -247,11 +203,8 @@ class SGD(Optimizer):
             raise ValueError("SGD: nesterov=True needs a momentum above 0, and no dampening")
         super().__init__(params, lr, ["momentum"] if self.momentum else [])
 
-    def _update(self, p: Array, g: Array, lr: float, step: int, *memories: Array) -> None:
-        kernels.sgd(
-            p, g, memories[0] if memories else None, lr, self.momentum, self.dampening, self.weight_decay,
-            self.nesterov, first=step == 1,
-        )  # fmt: skip
+    def _update(self, pieces: Sequence[Piece], lr: float) -> None:
+        kernels.sgd(pieces, lr, self.momentum, self.dampening, self.weight_decay, self.nesterov)
 
 
 class RMSprop(Optimizer):
@@ -260,8 +213,6 @@ class RMSprop(Optimizer):
     Each entry is divided by the size that its gradient usually has. centered: by its standard deviation,
     √(v - mean²), with a mean of g that is kept like v. momentum μ: b ← μ b + g / (√v + ε), p ← p - η b.
     """
-
-    _looks_at_count = False
 
     def __init__(
         self, params: Iterable[Tensor], lr: Rate = 0.01, alpha: float = 0.99, eps: float = 1e-8,
@@ -274,12 +225,8 @@ class RMSprop(Optimizer):
         self.centered = centered
         super().__init__(params, lr, ["v", *["mean"] * centered, *["momentum"] * bool(self.momentum)])
 
-    def _update(self, p: Array, g: Array, lr: float, step: int, *memories: Array) -> None:
-        kept = dict(zip(self._memories, memories, strict=True))
-        kernels.rmsprop(
-            p, g, kept["v"], kept.get("mean"), kept.get("momentum"), lr, self.alpha, self.eps, self.momentum,
-            self.weight_decay,
-        )  # fmt: skip
+    def _update(self, pieces: Sequence[Piece], lr: float) -> None:
+        kernels.rmsprop(pieces, lr, self.alpha, self.eps, self.weight_decay, self.momentum, self.centered)
 
 
 class Adam(Optimizer):
@@ -310,31 +257,8 @@ class Adam(Optimizer):
         self.weight_decay = setting(f"{who}: weight_decay", weight_decay)
         super().__init__(params, lr, ["m", "v"])
 
-    def _update_all(self, gradients: Mapping[int, Array], lr: float) -> None:
-        """On a GPU: all parameters that have made the same number of steps in one launch."""
-        fused = device.of(self._memories["m"])
-        if fused is None:
-            super()._update_all(gradients, lr)
-            return
-        by_count: dict[int, list[tuple[int, Array]]] = {}
-        for i, g in gradients.items():
-            self._counts[i] += 1
-            self._flat.take_in(i)
-            leaf_of(self.params[i]).version += 1
-            piece = self._flat.start(i), self._flat.as_it_lies(g, i)
-            by_count.setdefault(self._counts[i], []).append(piece)
-        rule = (lr, *self.betas, self.eps, self.weight_decay, self._decoupled)
-        if self._count_there is not None:
-            if by_count.keys() != {max(self._counts)}:
-                raise ValueError(f"{self.kind}: its parameters have not all made the same number of steps")
-            self._count_there += 1
-        for known, pieces in by_count.items():
-            count = known if self._count_there is None else self._count_there
-            fused.adam(self._flat.whole(), *self._memories.values(), pieces, count, *rule)
-
-    def _update(self, p: Array, g: Array, lr: float, step: int, *memories: Array) -> None:
-        m, v = memories
-        kernels.adam(p, g, m, v, step, lr, *self.betas, self.eps, self.weight_decay, self._decoupled)
+    def _update(self, pieces: Sequence[Piece], lr: float) -> None:
+        kernels.adam(pieces, lr, *self.betas, self.eps, self.weight_decay, self._decoupled)
 
 
 class AdamW(Adam):

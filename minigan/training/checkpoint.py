@@ -22,7 +22,7 @@ from .. import io
 __all__ = ["RunError", "read_checkpoint", "write_checkpoint"]
 
 NAME, PREVIOUS = "checkpoint.npz", "checkpoint.previous.npz"
-FORMAT = 1  # raised when a new version could not go on from an old file
+FORMAT = 2  # raised when a new version could not go on from an old file
 
 
 class RunError(Exception):
@@ -49,8 +49,8 @@ def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
         raise RunError(f"{now}: cannot be written: {error.strerror or error}") from error
 
 
-def read_checkpoint(folder: Path) -> dict[str, np.ndarray]:
-    """What write_checkpoint wrote last."""
+def read_checkpoint(folder: Path, oldest: int = FORMAT) -> dict[str, np.ndarray]:
+    """What write_checkpoint wrote last. oldest: the oldest format that the caller understands."""
     path = folder / NAME
     hint = ""
     if (folder / PREVIOUS).is_file():
@@ -65,7 +65,7 @@ def read_checkpoint(folder: Path) -> dict[str, np.ndarray]:
     found = state.pop("format", None)
     if found is None:
         raise RunError(f"{path}: this is no checkpoint of a training run (it has no entry 'format')")
-    if found.ndim or found != FORMAT:
+    if found.ndim or not oldest <= found <= FORMAT:
         raise RunError(
             f"{path}: its format is {found}, and this version of minigan reads format {FORMAT}; go on "
             "with the version that config.json names"

@@ -27,6 +27,7 @@ from ..backend import get as get_backend
 from ..data import DataError
 from ..finite import NonFiniteError
 from ..gan.by_name import LOSSES, PENALTIES, loss, penalty
+from ..gan.gmmn import GMMN
 from ..gan.penalties import SlopeTerm
 from ..gan.steps import Game
 from ..optim import Adam
@@ -52,7 +53,8 @@ def arguments(doc: str | None, name: str, epochs: int, images: bool = True) -> a
     parser.set_defaults(program=name)
     add = parser.add_argument
     add("--epochs", type=positive, default=epochs, help=f"times through the data ({epochs})")
-    add("--loss", choices=LOSSES, default="non-saturating", metavar="NAME", help=f"{', '.join(LOSSES)}")
+    losses = [*LOSSES, "gmmn"]
+    add("--loss", choices=losses, default="non-saturating", metavar="NAME", help=", ".join(losses))
     add("--penalty", choices=PENALTIES, default="none", metavar="NAME", help=f"{', '.join(PENALTIES)}")
     add("--penalty-weight", type=amount, metavar="W", help="how much the penalty counts (each has its own)")
     add("--seed", type=natural, default=0, help="another seed, other results (0)")
@@ -208,27 +210,30 @@ def voice(options: argparse.Namespace) -> Callable[[str], None]:
 
 def game(
     options: argparse.Namespace, g: nn.Module, d: nn.Module, lr: float, betas: tuple[float, float]
-) -> Game:
-    """The Game of these networks on --backend, with --loss and --penalty, both players trained by Adam."""
+) -> Game | GMMN:
+    """The Game of these networks on --backend, with --loss and --penalty, both players trained by Adam.
+
+    With --loss gmmn there is no D, and G plays alone.
+    """
     g.to(options.backend)
     d.to(options.backend)
+    if options.loss == "gmmn":
+        if options.penalty != "none":
+            raise RunError("--loss gmmn has no discriminator, so there is nothing for --penalty")
+        return GMMN(g, Adam(g.parameters(), lr, betas))
     chosen = loss(options.loss)
-    if not chosen.has_discriminator and options.penalty != "none":
-        raise RunError(f"--loss {options.loss} has no discriminator, so there is nothing for --penalty")
     if options.loss == "wasserstein" and options.penalty == "none":
         voice(options)("wasserstein wants --penalty gp, clip or spectral; without, D's loss falls for ever")
     weight = {} if options.penalty_weight is None else {"weight": options.penalty_weight}
     try:
         terms = penalty(options.penalty, d, stream(options.seed, "spectral"), **weight)
         adam_g, adam_d = (Adam(network.parameters(), lr, betas) for network in (g, d))
-        if chosen.has_discriminator:
-            return Game(g, d, chosen, adam_g, adam_d, terms)
-        return Game(g, None, chosen, adam_g, None)
+        return Game(g, d, chosen, adam_g, adam_d, terms)
     except ValueError as error:  # names that do not go together
         raise RunError(f"--loss {options.loss} --penalty {options.penalty}: {error}") from error
 
 
-def trainer(options: argparse.Namespace, game: Game, data: Any, **settings: Any) -> Trainer:
+def trainer(options: argparse.Namespace, game: Game | GMMN, data: Any, **settings: Any) -> Trainer:
     """The Trainer of this game, in the folder that --out or --resume says."""
     try:
         return Trainer(

@@ -1,107 +1,99 @@
-"""Random numbers for training: the noise that G makes images of, and generators for layers and penalties.
+"""Draws: everything that differs from one step to the next.
 
-They depend on nothing but the seed, the purpose and the step. NumPy's are drawn by NumPy. A GPU draws its own
-(gpu/formulas.py says how), so that nothing has to be sent there in a step. So the noise of a run on a GPU is
-not that of the same run on a CPU.
-"""
+    draws = Draws(seed=0)
+    for step in range(1000):
+        now = draws.at(step)
+        x = now.batch(images)            a batch of a data set (data/batches.py)
+        z = now.noise((100, 32))         noise for G
+        rng = now.rng("dropout")         a generator for whatever else is random
+
+All of it depends on nothing but the seed, the purpose and the number of the step, and nothing here has a
+state. So a step is a function of its number: a run that was interrupted goes on as if nothing had been, and
+any step can be computed again.
+
+NumPy's numbers are drawn by NumPy. A GPU draws its own (gpu/random.py), so that nothing has to be sent there
+in a step. So the noise of a run on a GPU is not that of the same run on a CPU."""
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
-import numpy as np
-
-from .. import backend as _backend
-from ..kernels import device
-from ..streams import key, stream
+from ..backend import Array
+from ..data.batches import Batches
+from ..streams import stream
 from ..tensor import Tensor, constant
 
-__all__ = ["DeviceGenerator", "Noise", "generator"]
+__all__ = ["Draws"]
 
-BLOCK = 64  # batches drawn at a time, on a CPU
-ODD = 0x9E3779B97F4A7C15  # from one key to the next. Being odd, it comes back to the first after 2⁶⁴ of them
+BLOCK = 64  # batches of noise drawn at a time, on a CPU
 
 
-class Noise:
-    """Batches of noise z (N, size), which depend on nothing but the seed and their number.
+class Draws:
+    """What the step called `step` is made of. backend: where the numbers are wanted.
 
-    kind: "normal" draws from N(0, 1), "uniform" between -1 and 1. purpose: another one, other numbers.
-
-    >>> noise = Noise(size=100, batch=64, seed=0)
-    >>> noise.at(3).shape
+    >>> draws = Draws(seed=0)
+    >>> draws.at(3).noise((64, 100)).shape
     (64, 100)
     """
 
-    def __init__(
-        self,
-        size: int,
-        batch: int,
-        seed: int,
-        kind: str = "normal",
-        backend: str = "numpy",
-        purpose: str = "noise",
-    ):
+    def __init__(self, seed: int, backend: str = "numpy", step: int = 0):
+        self.seed, self.backend = seed, backend
+        self.step: Any = step
+        self._blocks: dict[Any, tuple[int, Array]] = {}  # the noise at hand
+
+    def at(self, step: int) -> Draws:
+        """The same for another step."""
+        there = copy.copy(self)
+        there.step = step
+        return there
+
+    def batch(self, data: Batches, i: int = 0, of: int = 1) -> Any:
+        """The next batch of a data set, as a Tensor; of (images, labels), a tuple of Tensors.
+
+        i, of: a step that takes `of` batches of this data set gets the first one with i=0, and so on.
+        """
+        rows = data.at(self.step * of + i)
+        return tuple(map(constant, rows)) if isinstance(rows, tuple) else constant(rows)
+
+    def noise(
+        self, shape: tuple[int, ...], kind: str = "normal", i: int = 0, of: int = 1, purpose: str = "noise"
+    ) -> Tensor:
+        """Noise of this shape, float32. kind: "normal" draws from N(0, 1), "uniform" between -1 and 1.
+
+        i, of: as for `batch`. purpose: another one, other numbers.
+        """
         if kind not in ("normal", "uniform"):
-            raise ValueError(f"Noise: kind={kind!r}; there are 'normal' and 'uniform'")
-        if size < 1 or batch < 1:
-            raise ValueError(f"Noise: size={size} and batch={batch} must be 1 or more")
-        self.size, self.batch, self.seed, self.kind, self.backend = size, batch, seed, kind, backend
-        self._purpose = purpose
-        self._number = -1  # of the block at hand
-
-    def at(self, number: Any, count: int | None = None) -> Tensor:
-        """Batch `number`, or its first `count` rows. On a GPU the number may lie there: 0-d, int64."""
+            raise ValueError(f"noise: kind={kind!r}; there are 'normal' and 'uniform'")
+        if not shape or min(shape) < 1:
+            raise ValueError(f"noise: shape {shape}; it must have axes, all of length 1 or more")
+        number = self._number(i, of)
         if self.backend != "numpy":
-            draws = generator(self.seed, self._purpose, number, self.backend)
-            return constant(self._draw(draws, (self.batch, self.size))[:count])
-        if number // BLOCK != self._number:
-            self._number = number // BLOCK
-            draws = stream(self.seed, self._purpose, self._number)
-            self._block = self._draw(draws, (BLOCK, self.batch, self.size))
-        return constant(self._block[number % BLOCK, :count])
+            return constant(_noise(self._generator(purpose, number), shape, kind))
+        block, row = divmod(number, BLOCK)
+        known, numbers = self._blocks.get((purpose, shape, kind), (-1, None))
+        if known != block:
+            numbers = _noise(stream(self.seed, purpose, block), (BLOCK, *shape), kind)
+            self._blocks[purpose, shape, kind] = block, numbers
+        assert numbers is not None
+        return constant(numbers[row])
 
-    def _draw(self, rng: Any, shape: tuple[int, ...]) -> _backend.Array:
-        if self.kind == "normal":
-            return rng.standard_normal(shape, dtype="float32")
-        return rng.random(shape, dtype="float32") * 2 - 1
+    def rng(self, purpose: str) -> Any:
+        """A generator for this purpose in this step: the methods are those of numpy.random.Generator."""
+        return self._generator(purpose, self.step)
 
+    def _number(self, i: int, of: int) -> Any:
+        return self.step if of == 1 else self.step * of + i
 
-def generator(seed: int, purpose: str, step: Any, backend: str) -> Any:
-    """The generator for `purpose` at this step, whose numbers are arrays of the backend.
+    def _generator(self, purpose: str, number: Any) -> Any:
+        if self.backend == "numpy":
+            return stream(self.seed, purpose, number)
+        from ..gpu.random import DeviceGenerator
 
-    On a GPU the step may lie there, in an array (0-d, int64): it is looked up when the numbers are drawn.
-    """
-    return (
-        stream(seed, purpose, step) if backend == "numpy" else DeviceGenerator(seed, purpose, step, backend)
-    )
-
-
-class DeviceGenerator:
-    """As much of numpy.random.Generator as layers and penalties need, on a GPU. Its numbers are float32.
-
-    The kernels want a key and a position (gpu/formulas.py). The position is the step, and nothing else,
-    since it may lie on the GPU. What tells several draws of one step apart goes into the key.
-    """
-
-    def __init__(self, seed: int, purpose: str, step: Any, backend: str):
-        xp = _backend.get(backend).xp
-        self._fused, self._xp = device.of(xp.empty(0)), xp
-        self._key, self._step, self._drawn = key(seed, purpose), step, 0
-
-    def random(self, shape: Any = (), dtype: Any = "float32") -> _backend.Array:
-        """Uniform between 0 and 1."""
-        return self._fused.uniform(_shape(shape), self._next(), self._xp).astype(dtype, copy=False)
-
-    def standard_normal(self, shape: Any = (), dtype: Any = "float32") -> _backend.Array:
-        """N(0, 1)."""
-        return self._fused.normal(_shape(shape), self._next(), self._xp).astype(dtype, copy=False)
-
-    def _next(self) -> tuple[int, Any]:
-        """A step may ask several times, and each time gets a key of its own."""
-        mixed = (self._key + self._drawn * ODD) % 2**64
-        self._drawn += 1
-        return mixed, self._step
+        return DeviceGenerator(self.seed, purpose, number, self.backend)
 
 
-def _shape(shape: Any) -> tuple[int, ...]:
-    return tuple(shape) if isinstance(shape, (tuple, list)) else (int(np.asarray(shape)),)
+def _noise(rng: Any, shape: tuple[int, ...], kind: str) -> Array:
+    if kind == "normal":
+        return rng.standard_normal(shape, dtype="float32")
+    return rng.random(shape, dtype="float32") * 2 - 1

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, asarray, backend_of, to_numpy
+from ..backend import Array, asarray, backend_of, to_numpy, xp_of
 from ..kernels.optim import averages
 from ..nn import Module
 from ..optim.flat import memory_order
@@ -41,22 +41,31 @@ class EMA:
         if not 0 <= decay < 1:
             raise ValueError(f"EMA: decay={decay} must be 0 or more and less than 1")
         self.decay = decay
-        self.updates = 0
         self._averages = {name: _compact(array) for name, array in _arrays(module)}
+        xp = xp_of(next(iter(self._averages.values()))) if self._averages else np
+        self._updates = xp.zeros((), np.int64)  # an array, so that a GPU can count by itself
 
     def update(self, module: Module) -> None:
         """Move towards what the module's weights are now."""
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        self.updates += 1
-        pairs = []
+        t, pairs = self._updates, []
+        if type(t) is np.ndarray:
+            share: Any = 1 - min(self.decay, (1 + int(t)) / (10 + int(t)))
+        else:
+            share = 1 - xp_of(t).minimum(self.decay, (1 + t) / (10 + t))
+        t += 1
         for name, array in _arrays(module):
             if array.dtype.kind == "f":
                 kept = self._averages[name]
                 order = memory_order(kept)
                 pairs.append(tuple(a.transpose(order).reshape(-1) for a in (kept, array)))
             else:
-                self._averages[name] = array  # the newest one, in whatever memory it is
-        averages(pairs, decay)
+                self._averages[name][...] = array
+        averages(pairs, share)
+
+    @property
+    def updates(self) -> int:
+        """How many there were."""
+        return int(self._updates)
 
     def module(self, like: Module) -> Module:
         """A copy of the module `like`, in evaluation mode, with the averages for weights and buffers."""
@@ -75,13 +84,9 @@ class EMA:
         for name, kept in self._averages.items():
             if np.shape(state[name]) != kept.shape:
                 raise ValueError(f"EMA: {name} has {kept.shape} here, {np.shape(state[name])} in the state")
-        self.updates = int(state["updates"])
+        self._updates[...] = int(state["updates"])
         for name, kept in self._averages.items():
-            value = asarray(np.asarray(state[name]), backend_of(kept), kept.dtype)
-            if kept.dtype.kind == "f":
-                kept[...] = value
-            else:
-                self._averages[name] = value
+            kept[...] = asarray(np.asarray(state[name]), backend_of(kept), kept.dtype)
 
 
 def _compact(array: Array) -> Array:

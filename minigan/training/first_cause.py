@@ -2,58 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+from .. import nn
 from ..finite import NonFiniteError, all_finite, checked
-from ..gan.steps import Game, discriminator_loss, generator_loss, joint_losses, opponent
-from ..tensor import Tensor, grad
+from ..optim import Optimizer
 
 __all__ = ["first_cause"]
 
 
-def first_cause(
-    game: Game, reals: Sequence[Tensor], noises: Sequence[Tensor], rng: Any, simultaneous: bool = False
-) -> str:
+def first_cause(parts: Mapping[str, Any], step: Callable[[], object]) -> str:
     """The first parameter or op of this step that is not finite, in words.
 
-    A player moves only if its gradient is finite. So its parameters are still those the step began with.
+    step: computes it again, from the same batches and the same random numbers. Nobody moves meanwhile. In the
+    step that failed, those who had moved before the number turned up stand where they stood then.
     """
-    for who, network in (("G", game.g), ("D", game.d)):
-        for name, parameter in network.named_parameters() if network is not None else ():
-            if not all_finite([parameter.data]):
-                return f"the parameter {name} of {who} is not finite any more"
+    for who, part in parts.items():
+        if isinstance(part, nn.Module):
+            whose = who.upper() if len(who) == 1 else who
+            for name, parameter in part.named_parameters():
+                if not all_finite([parameter.data]):
+                    return f"the parameter {name} of {whose} is not finite any more"
     try:
-        with checked():
-            if simultaneous:
-                _replay_both(game, reals[0], noises[0], rng)
-            else:
-                _replay_in_turn(game, reals, noises, rng)
+        with checked(), _standing_still(parts):
+            step()
     except NonFiniteError as error:
         return f"the first to go wrong: {error}"
+    except Exception as error:  # whatever a step may raise when nobody has moved
+        return f"the step computed again raised {type(error).__name__}"
     return "no single op is to blame"
 
 
-def _replay_in_turn(game: Game, reals: Sequence[Tensor], noises: Sequence[Tensor], rng: Any) -> None:
-    for real, z in zip(reals, noises, strict=False):
-        fake = game.g(z)
-        if game.d_optimizer is not None:
-            loss_d, _, _ = discriminator_loss(game, real, fake, rng)
-            grad(loss_d, game.d_optimizer.params)
-    fake = fake if game.reuse_fakes else game.g(noises[-1])
-    with opponent(game, reals[-1], fake, rng):
-        loss_g, _ = generator_loss(game, reals[-1], fake, rng)
-        grad(loss_g, game.g_optimizer.params)
-
-
-def _replay_both(game: Game, real: Tensor, z: Tensor, rng: Any) -> None:
-    assert game.d_optimizer is not None
-    fake = game.g(z)
-    if game.unrolled:
-        loss_d, _, _ = discriminator_loss(game, real, fake, rng)
-        with opponent(game, real, fake, rng):
-            grad(generator_loss(game, real, fake, rng)[0], game.g_optimizer.params)
-    else:
-        loss_d, loss_g, _, _ = joint_losses(game, real, fake, rng)
-        grad(loss_g, game.g_optimizer.params)
-    grad(loss_d, game.d_optimizer.params)
+@contextmanager
+def _standing_still(parts: Mapping[str, Any]) -> Iterator[None]:
+    """Inside, the optimisers forget the gradients that they should have followed."""
+    optimizers = [part for part in parts.values() if isinstance(part, Optimizer)]
+    for optimizer in optimizers:
+        vars(optimizer)["step"] = optimizer.zero_grad
+    try:
+        yield
+    finally:
+        for optimizer in optimizers:
+            del vars(optimizer)["step"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import sys
 import threading
@@ -10,11 +9,10 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
-from ..gan.steps import Report
-
 __all__ = ["Interrupted", "Progress", "Signals"]
 
 REFRESH = 0.2  # seconds between two looks of the bar
+KNOWN = (("loss_d", "L_D", 3), ("loss_g", "L_G", 3), ("d_real", "D(x)", 2))  # what a game reports
 
 
 class Progress:
@@ -39,10 +37,10 @@ class Progress:
             )
         self._total = total
 
-    def step(self, report: Report) -> None:
+    def step(self, report: Mapping[str, Any]) -> None:
         """A step is done."""
         if self._bar is not None and self._bar.update(1):
-            self._bar.set_description_str(_numbers(vars(report)), refresh=False)
+            self._bar.set_description_str(_numbers(report), refresh=False)
 
     def epoch(self, record: Mapping[str, Any], seconds_a_step: float) -> None:
         """An epoch is done; `record` is its line in metrics.jsonl."""
@@ -74,13 +72,12 @@ class Progress:
 
 
 def _numbers(found: Mapping[str, Any]) -> str:
-    """The losses and what D thinks. Without a D (GMMN) there is only G's loss."""
-    if math.isnan(found["loss_d"]):
-        return f"L_G {found['loss_g']:.3f}"
-    return (
-        f"L_D {found['loss_d']:.3f}  L_G {found['loss_g']:.3f}  D(x) {found['d_real']:.2f}  "
-        f"D(G(z)) {found['d_fake_before']:.2f}→{found['d_fake_after']:.2f}"
-    )
+    """What a step or an epoch reports: of a game the losses and what D thinks, of others what there is."""
+    rest = {name: float(value) for name, value in found.items() if name not in ("epoch", "step", "seconds")}
+    words = [f"{word} {rest.pop(name):.{digits}f}" for name, word, digits in KNOWN if name in rest]
+    if "d_fake_before" in rest and "d_fake_after" in rest:
+        words.append(f"D(G(z)) {rest.pop('d_fake_before'):.2f}→{rest.pop('d_fake_after'):.2f}")
+    return "  ".join([*words, *(f"{name} {value:.3f}" for name, value in rest.items())])
 
 
 def _clock(seconds: float) -> str:

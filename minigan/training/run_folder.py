@@ -15,7 +15,6 @@ import math
 import os
 import platform
 import sys
-import zlib
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -24,11 +23,12 @@ from typing import IO, Any
 import numpy as np
 
 from .. import viz
-from ..backend import Array, to_numpy
 from ..files import whole_file
-from ..gan.steps import Game
+from ..nn import Module
+from ..optim import Optimizer
 from ..process import blas
 from .checkpoint import NAME, PREVIOUS, RunError, tidy
+from .play import Play
 
 __all__ = ["RunFolder", "description", "free_folder", "read_config"]
 
@@ -127,10 +127,11 @@ class RunFolder:
         except OSError as error:
             raise _failed(error, self.path / "config.json") from error
 
-    def draw(self, epoch: int, picture: np.ndarray, equilibrium: tuple[float, float] | None) -> None:
-        """Save the picture of an epoch, and the curves so far."""
+    def draw(self, epoch: int, picture: np.ndarray | None, equilibrium: tuple[float, float] | None) -> None:
+        """Save the picture of an epoch, if there is one, and the curves so far."""
         try:
-            viz.save_png(self.path / "samples" / f"epoch_{epoch:04d}.png", picture)
+            if picture is not None:
+                viz.save_png(self.path / "samples" / f"epoch_{epoch:04d}.png", picture)
             if records := self.records():
                 viz.curves(self.path / "curves.png", records, equilibrium=equilibrium)
         except OSError as error:
@@ -176,32 +177,17 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     return config
 
 
-def description(
-    game: Game, data: Array, settings: Mapping[str, Any], options: Mapping[str, Any]
-) -> dict[str, Any]:
+def description(play: Play, seed: int, backend: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """What config.json says: everything needed to repeat the run."""
-    networks = {"g": repr(game.g), "d": repr(game.d)}
-    optimizers = {"g": game.g_optimizer, "d": game.d_optimizer}
+    parts = play.parts()
+    optimizers = {who: part.settings() for who, part in parts.items() if isinstance(part, Optimizer)}
     return {
         "minigan": metadata.version("minigan"),
         "options": dict(options),
-        "settings": {
-            **settings,
-            "loss": game.loss.settings(),
-            "terms": [term.settings() for term in game.terms],
-            "unrolled": game.unrolled and vars(game.unrolled),
-            "reuse_fakes": game.reuse_fakes,
-            "separate": game.separate,
-            "optimizers": {who: optimizer and optimizer.settings() for who, optimizer in optimizers.items()},
-        },
-        "networks": networks,
-        "data": {
-            "shape": data.shape,
-            "dtype": data.dtype,
-            "range": [float(data.min()), float(data.max())],
-            "crc32": zlib.crc32(np.ascontiguousarray(to_numpy(data)).data),
-        },
-        "backend": game.g.parameters()[0].backend,
+        "settings": {"seed": seed, **play.settings(), "optimizers": optimizers},
+        "networks": {who: repr(part) for who, part in parts.items() if isinstance(part, Module)},
+        "data": {name: data.fingerprint() for name, data in play.data().items()},
+        "backend": backend,
         "versions": versions(),
     }
 

@@ -3,133 +3,104 @@
     trainer = Trainer(game, images, noise=100, seed=0, folder="runs/first")
     trainer.run(epochs=20)
 
-It knows what a run needs besides mathematics: which batch and which noise belong to which step, a moving
-average of G, reports, pictures, checkpoints, and what to do when somebody presses Ctrl-C, or when a number
-becomes infinite. A run that was stopped, in whatever way, and goes on from its checkpoint (resume=True) ends
-with the same weights, to the last bit, as one that was not. For that, nothing random has a hidden state:
-batches, noise and dropout of a step are drawn from generators made for (seed, purpose, step).
+It knows what a run needs besides mathematics: which random numbers belong to which step, reports, pictures,
+checkpoints, and what to do when somebody presses Ctrl-C, or when a number becomes infinite. A run that was
+stopped, in whatever way, and goes on from its checkpoint (resume=True) ends with the same weights, to the
+last bit, as one that was not. For that, nothing random has a hidden state: all that differs from step to step
+comes out of one object made for the seed and the number of the step (draws.py).
 
-The mathematics is in steps.py.
+What is trained is a Play (play.py). `Trainer(game, images, ...)` makes one of a Game.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import backend as _backend
-from .. import nn, viz
-from ..data.batches import Batches
+from .. import nn
 from ..finite import NonFiniteError, all_finite
-from ..gan.steps import Game, Report, alternating_step, simultaneous_step
-from ..gan.term import Term
-from ..gpu.recorded_steps import Capture, Place
+from ..gan.gmmn import GMMN
+from ..gan.steps import Game
+from ..gpu.recorded_steps import RecordedSteps
 from ..io import section
-from ..kernels import device
 from ..ops.operands import whole
 from ..process import performance
-from ..tensor import Tensor, constant, no_grad
+from ..tensor import Tensor
 from .checkpoint import NAME, RunError, read_checkpoint, write_checkpoint
-from .draws import Noise, generator
+from .draws import Draws
 from .ema import EMA
 from .first_cause import first_cause
+from .play import GamePlay, Play
 from .progress import Interrupted, Progress, Signals
 from .run_folder import RunFolder, description
 from .tensorboard import Events, summary_writer
 
 __all__ = ["Trainer", "load_generator"]
 
-MEASURES = [field.name for field in fields(Report)]
-
 
 class Trainer:
     """A training run.
 
-    game: who plays, by which rules. data: the images, an array (N, ...) on the backend of the networks or in
-    NumPy; their shape and range are those of G's output. noise: the size of z; noise_kind "normal" or
-    "uniform". batch: images in a batch. d_steps: steps of D for each of G. simultaneous: both move at once.
-    ema: decay of the moving average of G that draws the samples; 0: G draws them itself. folder: where the
-    run is kept (folder.py); None: nowhere. resume: go on with the run in that folder. options: what
-    config.json should remember of the caller. samples: how many images a picture shows; picture: how they
-    become one, array (N, ...) → array (H, W) or (H, W, 3) of uint8. save_every: seconds between checkpoints.
-    threads: None chooses: networks with convolutions share the work between threads, others leave it to the
-    BLAS (process.py). before_step: called with the number of each step, from 0, to change something from
-    step to step, such as the sigma of InstanceNoise. tensorboard: write events for TensorBoard, too. quiet:
-    print nothing. capture: on a GPU, record a step and replay it, which is faster (capture.py); the Report of
-    a step, and the arrays of weights, are then written to again by the next step.
-    """
+    play: what is trained. Or a Game (or GMMN); then data are the images, and settings those of GamePlay:
+    noise, noise_kind, batch, d_steps, simultaneous, ema, samples, picture. folder: where the run is kept
+    (run_folder.py); None: nowhere. resume: go on with the run in that folder. options: what config.json
+    should remember of the caller. save_every: seconds between checkpoints. threads: None chooses: networks
+    with convolutions share the work between threads, others leave it to the BLAS (process.py). before_step:
+    called with the number of each step, from 0, to change something from step to step, such as the sigma of
+    InstanceNoise. tensorboard: write events for TensorBoard, too. quiet: print nothing. capture: on a GPU,
+    record a step and replay it, which is faster (gpu/recorded_steps.py); what a step reports, and the arrays
+    of weights, are then written to again by the next step."""
 
     def __init__(
-        self, game: Game, data: Any, *, noise: int = 100, noise_kind: str = "normal", batch: int = 100,
-        seed: int = 0, d_steps: int = 1, simultaneous: bool = False, ema: float = 0.998,
+        self, play: Play | Game | GMMN, data: Any = None, *, seed: int = 0,
         folder: str | os.PathLike[str] | None = None, resume: bool = False,
-        options: Mapping[str, Any] | None = None, samples: int = 100,
-        picture: Callable[[np.ndarray], np.ndarray] | None = None, save_every: float = 30.0,
-        threads: int | None = None, before_step: Callable[[int], object] | None = None,
-        tensorboard: bool = False, quiet: bool = False, capture: bool = False,
+        options: Mapping[str, Any] | None = None, save_every: float = 30.0, threads: int | None = None,
+        before_step: Callable[[int], object] | None = None, tensorboard: bool = False, quiet: bool = False,
+        capture: bool = False, **settings: Any,
     ):  # fmt: skip
-        if isinstance(data, Tensor) or not hasattr(data, "dtype"):
-            raise TypeError(f"Trainer: data is a {type(data).__name__}; give an array of images (N, ...)")
-        d_steps = whole("Trainer", "d_steps", d_steps, least=1)
-        batch = whole("Trainer", "batch", batch, least=1)
-        seed = whole("Trainer", "seed", seed, least=0)
-        if simultaneous and d_steps != 1:
-            raise ValueError(f"Trainer: d_steps={d_steps} must be 1 if both players move at once")
-        if simultaneous and game.d is None:
-            raise ValueError("Trainer: without a D, both cannot move at once")
-        for term in game.terms:
-            if type(term).both is not Term.both and (game.unrolled or not simultaneous):
-                raise ValueError(
-                    f"Trainer: {type(term).__name__} needs simultaneous=True, and a D that is not unrolled"
-                )
-        self.game, self.seed, self.d_steps, self.simultaneous = game, seed, d_steps, simultaneous
-        self.networks = {"g": game.g} if game.d is None else {"g": game.g, "d": game.d}
-        for network in self.networks.values():
-            network.train()
-        backend = game.g.parameters()[0].backend
-        self.batches = Batches(data, batch, seed, backend)
-        self._noise = Noise(noise, min(batch, len(data)), seed, noise_kind, backend)
-        self._fixed = Noise(noise, samples, seed, noise_kind, backend, "samples").at(0)
-        self.ema = EMA(game.g, ema) if ema else None
-        self.picture = picture or viz.grid
-        self.save_every, self.quiet, self.before_step = save_every, quiet, before_step
-        # Convolutions share their work between threads; products of matrices are left to the BLAS.
-        layers = [m for net in self.networks.values() for m in net.modules()]
-        has_windows = any(isinstance(m, nn.Conv2d | nn.ConvTranspose2d) for m in layers)
-        self.threads = threads if threads is not None or has_windows else 1
-        self._drawing = [
-            (f"{who}.{name}", module)
-            for who, net in self.networks.items()
-            for name, module in net.named_modules()
-            if module.rng is not None
-        ]
-        self.backend = backend
-        self.capture = Capture(game, self.batches, before_step) if capture else None
-        self.step = 0  # of G, done
-        self.seconds = 0.0  # spent in steps
-        self._sums: Any = _backend.get(backend).from_numpy(np.zeros(len(MEASURES)))
-        self._count = 0  # of the reports in these sums: those since the epoch began
-        self._check_fit(data)
+        self.seed = whole("Trainer", "seed", seed, least=0)
         if (resume or tensorboard) and folder is None:
             raise ValueError("Trainer: resume=True and tensorboard=True need the folder of the run")
+        if isinstance(play, Game | GMMN):
+            play = GamePlay(play, data, seed=self.seed, **settings)
+        elif data is not None or settings:
+            raise TypeError(
+                f"Trainer: data and {', '.join(settings) or 'settings'} go with a Game, not a Play"
+            )
+        self.play = play
+        self.save_every, self.quiet, self.before_step = save_every, quiet, before_step
+        networks = {who: part for who, part in play.parts().items() if isinstance(part, nn.Module)}
+        layers = [layer for network in networks.values() for layer in network.modules()]
+        # Convolutions share their work between threads; products of matrices are left to the BLAS.
+        has_windows = any(isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) for layer in layers)
+        self.threads = threads if threads is not None or has_windows else 1
+        self._drawing = [  # dropout and its kind
+            (f"{who}.{name}", layer)
+            for who, network in networks.items()
+            for name, layer in network.named_modules()
+            if layer.rng is not None
+        ]
+        trained = [p for network in networks.values() for p in network.parameters()]
+        self.backend = trained[0].backend if trained else "numpy"
+        self.draws = Draws(self.seed, self.backend)
+        self.recorded = RecordedSteps(play, self.draws, before_step) if capture else None
+        self.step = 0  # steps done
+        self.seconds = 0.0  # spent in them
+        self._sums: dict[str, Any] = {}  # of what the steps since the epoch began reported
+        self._count = 0  # of these steps
         self.folder: RunFolder | None = None
+        self._events: Events | None = None
         if tensorboard:
             summary_writer()  # is it there?
         if folder is not None:
-            settings = {
-                "seed": seed, "batch": batch, "noise": noise, "noise_kind": noise_kind, "d_steps": d_steps,
-                "simultaneous": simultaneous, "ema": ema, "samples": samples,
-            }  # fmt: skip
-            self.folder = RunFolder(folder, description(game, data, settings, options or {}), resume)
-        self._events: Events | None = None
+            self.folder = RunFolder(folder, description(play, self.seed, self.backend, options or {}), resume)
         try:
             if self.folder is not None and resume:
                 self._load()
@@ -140,43 +111,18 @@ class Trainer:
                 self.folder.close()
             raise
 
-    def _check_fit(self, data: Any) -> None:
-        """Are G's images and the real ones of one kind: shape, precision, range?"""
-        made, precision = self.sample(self._fixed), self.game.g.parameters()[0].dtype
-        if made.shape[1:] != data.shape[1:]:
-            raise ValueError(
-                f"Trainer: G makes images of shape {made.shape[1:]}, the data have {data.shape[1:]}; reshape "
-                "one of them (data.reshape(len(data), -1), or nn.Reshape at the end of G)"
-            )
-        if data.dtype != precision:
-            raise ValueError(
-                f"Trainer: the data are {data.dtype}, the networks {precision}; minigan.data.scaled makes "
-                f"numbers between -1 and 1 of pixels, array.astype({str(precision)!r}) another precision"
-            )
-        last = self.game.g
-        while isinstance(last, nn.Sequential):
-            layers = [m for m in last if not isinstance(m, nn.Reshape | nn.Flatten)]
-            last = layers[-1] if layers else nn.Flatten()
-        low, high = float(data.min()), float(data.max())
-        for kind, least, most in ((nn.Tanh, -1.0, 1.0), (nn.Sigmoid, 0.0, 1.0)):
-            if isinstance(last, kind) and not (least <= low < (least + most) / 2 < high <= most):
-                raise ValueError(
-                    f"Trainer: the data lie between {low:g} and {high:g}, but G ends with {kind.__name__}, "
-                    f"whose range is {least:g} to {most:g}; bring the data to that range"
-                )
-
     # ---------------------------------------------------------------------------- the loop
 
     @property
     def epoch(self) -> int:
         """Epochs completed: how often D has seen each image."""
-        return self.step * self.d_steps // len(self.batches)
+        return int(self.step // self.play.steps_per_epoch)
 
     def run(self, epochs: int | None = None, *, steps: int | None = None) -> None:
-        """Train until so many epochs, or steps of G, are done in all, those before a resume included."""
+        """Train until so many epochs, or steps, are done in all, those before a resume included."""
         if (epochs is None) == (steps is None):
             raise ValueError("Trainer.run: give either epochs or steps")
-        last = math.ceil((epochs or 0) * len(self.batches) / self.d_steps) if steps is None else steps
+        last = math.ceil((epochs or 0) * self.play.steps_per_epoch) if steps is None else steps
         if self.folder is not None:
             self.folder.open()
         try:
@@ -190,110 +136,94 @@ class Trainer:
     def _loop(self, last: int, signals: Signals) -> None:
         progress = Progress(self.step, last, self.quiet)
         saved = time.monotonic()
-        if self.capture is not None:
-            self.capture.tell = progress.say
-            if self.capture.why is not None:
-                progress.say(f"capture: {self.capture.why}; running eagerly")
+        if self.recorded is not None:
+            self.recorded.say = progress.say
+            if self.recorded.why is not None:
+                progress.say(f"capture: {self.recorded.why}; running eagerly")
         try:
             if self.step == 0:
                 self._draw()
                 self.save()  # so that there is something to go on from, whatever happens
             while self.step < last:
                 epoch = self.epoch
-                self._note(self.train_step(), progress)
+                report = self.train_step()
+                self._add_up(report)
+                progress.step(report)
                 if self.epoch > epoch:
                     self._end_epoch(progress)
-                if signals.received is not None:
-                    self.save()
-                    raise Interrupted(signals.received, self.step, self.folder and self.folder.path)
-                if time.monotonic() - saved > self.save_every:
+                if signals.received is None and time.monotonic() - saved > self.save_every:
                     self.save()
                     saved = time.monotonic()
+                self._stop_if_asked(signals)
             self.save()
             if self.folder is not None:
                 self.folder.film()
+            self._stop_if_asked(signals)
         finally:
             progress.close()
             if self._events is not None:
                 self._events.close()
 
-    def train_step(self) -> Report:
-        """One step of G with its steps of D. On a NonFiniteError, the player concerned has not moved."""
+    def _stop_if_asked(self, signals: Signals) -> None:
+        if signals.received is not None:
+            self.save()
+            raise Interrupted(signals.received, self.step, self.folder and self.folder.path)
+
+    def train_step(self) -> Mapping[str, Any]:
+        """One step; what it reports. On a NonFiniteError, the player concerned has not moved."""
         start = time.perf_counter()
         if self.before_step is not None:
             self.before_step(self.step)
+        draws = self.draws.at(self.step)
         try:
-            if self.capture is not None:
-                report = self.capture.step(self._place(), self._play)
-            else:
-                report = self._play(self._place())
+            report = self.recorded.step(draws, self._play) if self.recorded else self._play(draws)
+            self._check(report)
         except NonFiniteError as error:
-            raise NonFiniteError(f"step {self.step + 1}: {error}; {self._cause()}") from None
-        if self.ema is not None:
-            self.ema.update(self.game.g)
+            cause = first_cause(self.play.parts(), lambda: self._play(draws))
+            raise NonFiniteError(f"step {self.step + 1}: {error}; {cause}") from None
         self.step += 1
         self.seconds += time.perf_counter() - start
         return report
 
-    def _place(self) -> Place:
-        """The numbers of the step to come, of its batches and of its noise."""
-        extra = 0 if self.game.reuse_fakes or self.simultaneous else 1
-        numbers = lambda n: range(self.step * n, (self.step + 1) * n)
-        return Place(self.step, numbers(self.d_steps), numbers(self.d_steps + extra))
+    def _play(self, draws: Draws) -> Mapping[str, Any]:
+        """One step, with these draws."""
+        for name, layer in self._drawing:
+            layer.rng = draws.rng(name)
+        return self.play.step(draws)
 
-    def _play(self, place: Place) -> Report:
-        """One step, of both players."""
-        reals, noises, rng = self._material(place)
-        if self.simultaneous:
-            return simultaneous_step(self.game, reals[0], noises[0], rng)
-        return alternating_step(self.game, reals, noises, rng)
+    # --------------------------------------------------------------- what is reported and drawn
 
-    def _material(self, place: Place | None = None) -> tuple[list[Tensor], list[Tensor], Any]:
-        """The real batches, the noise, and the random numbers of the step to come, made from its number.
+    def _check(self, report: Mapping[str, Any]) -> None:
+        """What a step reports must be finite. (On a GPU nobody waits for it: see `_means`.)"""
+        if self.backend == "numpy":
+            for name, value in report.items():
+                if not math.isfinite(value):
+                    raise NonFiniteError(f"{name} is {float(value)}")
 
-        place: where the numbers lie on a GPU, if the step is being recorded (capture.py).
-        """
-        place = place or self._place()
-        batch = self.batches.at if isinstance(place.step, int) else self.batches.at_turn
-        reals = [constant(batch(number)) for number in place.batches]
-        counts = [len(real) for real in reals] + [len(reals[-1])] * (len(place.noises) - len(reals))
-        noises = [self._noise.at(number, n) for number, n in zip(place.noises, counts, strict=True)]
-        for name, module in self._drawing:  # dropout and its kind
-            module.rng = generator(self.seed, name, place.step, self.backend)
-        return reals, noises, generator(self.seed, "terms", place.step, self.backend)
-
-    def _cause(self) -> str:
-        """What went wrong in the step that has just failed: it is computed again, from the same numbers."""
-        return first_cause(self.game, *self._material(), simultaneous=self.simultaneous)
-
-    # --------------------------------------------------------------- what is told and drawn
-
-    def _note(self, report: Report, progress: Progress) -> None:
+    def _add_up(self, report: Mapping[str, Any]) -> None:
         """Count a step's report in, for the mean over the epoch."""
-        values = [getattr(report, name) for name in MEASURES]
-        if (fused := device.of(self._sums)) is not None:
-            fused.add_up(self._sums, values)
-        else:
-            self._sums += values
+        for name, value in report.items():
+            if isinstance(value, Tensor):
+                value = float(value) if self.backend == "numpy" else value.data.astype(float)
+            self._sums[name] = self._sums.get(name, 0.0) + value
         self._count += 1
-        progress.step(report)
 
-    def _means(self) -> np.ndarray:
+    def _means(self) -> dict[str, float]:
         """The means since the epoch began. On a GPU nobody has looked at the losses before."""
-        means = _backend.to_numpy(self._sums) / self._count
-        players = ["loss_g"] if self.game.d is None else ["loss_d", "loss_g"]
-        if not np.isfinite(means[[MEASURES.index(name) for name in players]]).all():
-            raise NonFiniteError(
-                f"steps {self.step - self._count + 1} to {self.step}: a loss became infinite or NaN. On a "
-                "GPU this is noticed only where losses are read; the same run with --backend numpy tells the "
-                "step and the op"
-            )
+        means = {name: float(total) / self._count for name, total in self._sums.items()}
+        for name, mean in means.items():
+            if not math.isfinite(mean):
+                raise NonFiniteError(
+                    f"steps {self.step - self._count + 1} to {self.step}: {name} became infinite or NaN. On "
+                    "a GPU this is noticed only where losses are read; the same run with --backend numpy tells "
+                    "the step and the op"
+                )
         return means
 
     def _end_epoch(self, progress: Progress) -> None:
-        means = dict(zip(MEASURES, self._means().tolist(), strict=True))
+        means = self._means()
         record = {"epoch": self.epoch, "step": self.step, "seconds": round(self.seconds, 3), **means}
-        self._sums, self._count = _backend.get(self.backend).from_numpy(np.zeros(len(MEASURES))), 0
+        self._sums, self._count = {}, 0
         if self.folder is not None:
             self.folder.log(record)
         if self._events is not None:
@@ -302,19 +232,10 @@ class Trainer:
         progress.epoch(record, self.seconds / self.step)
 
     def _draw(self) -> None:
-        """A picture of what G makes of the fixed noise."""
+        """The picture of this epoch, and the curves so far."""
         if self.folder is not None:
-            picture = self.picture(self.sample(self._fixed))
-            self.folder.draw(self.epoch, picture, self.game.loss.equilibrium)
-
-    def sampler(self) -> nn.Module:
-        """A copy of G for drawing: the moving average if there is one, in evaluation mode."""
-        return self.ema.module(self.game.g) if self.ema is not None else copy.deepcopy(self.game.g).eval()
-
-    def sample(self, z: Tensor) -> np.ndarray:
-        """Images made of the noise z, in NumPy."""
-        with no_grad():
-            return self.sampler()(z).numpy()
+            picture = self.play.picture(self.draws.at(0))
+            self.folder.draw(self.epoch, picture, self.play.equilibrium)
 
     # ------------------------------------------------------------------------- stop and go on
 
@@ -322,16 +243,14 @@ class Trainer:
         """Write a checkpoint, if the run has a folder. Weights that are not finite are never saved."""
         if self.folder is None:
             return
-        state = {name: part.state_dict() for name, part in self._parts().items()}
+        state = {name: part.state_dict() for name, part in self.play.parts().items()}
         for part, values in state.items():
             for name, value in values.items():
                 if isinstance(value, np.ndarray) and value.dtype.kind == "f" and not all_finite([value]):
                     raise NonFiniteError(f"after step {self.step} {part}.{name} is not finite")
-        progress = {"step": self.step, "seconds": self.seconds, "count": self._count}
-        sums = np.array(_backend.to_numpy(self._sums))
-        write_checkpoint(
-            self.folder.path, {**state, "trainer": {"seed": self.seed, "sums": sums, **progress}}
-        )
+        mine = {"seed": self.seed, "step": self.step, "seconds": self.seconds, "count": self._count}
+        sums = {name: float(total) for name, total in self._sums.items()}
+        write_checkpoint(self.folder.path, {**state, "trainer": {**mine, "sums": sums}})
 
     def _load(self) -> None:
         """Go on from the checkpoint in the folder."""
@@ -343,33 +262,22 @@ class Trainer:
             mine = section(state, "trainer")
             if int(mine["seed"]) != self.seed:
                 raise ValueError(f"its seed is {int(mine['seed'])}, not {self.seed}")
-            for name, part in self._parts().items():
+            for name, part in self.play.parts().items():
                 if part.state_dict():
                     part.load_state_dict(section(state, name))
             self.step, self.seconds = int(mine["step"]), float(mine["seconds"])
-            sums, self._count = np.array(mine["sums"], dtype=float), int(mine["count"])
-            self._sums = _backend.get(self.backend).from_numpy(sums)
+            self._count = int(mine["count"])
+            here = _backend.get(self.backend)
+            for name, total in section(mine, "sums").items() if self._count else ():
+                total = np.array(total, dtype=float).reshape(())
+                self._sums[name] = float(total) if here.name == "numpy" else here.from_numpy(total)
             if self.step < 0 or self._count < 0 or not 0 <= self.seconds < math.inf:
                 raise ValueError(f"step {self.step}, {self._count} steps in this epoch, {self.seconds} s")
-            if sums.shape != (len(MEASURES),):
-                raise ValueError(f"sums of shape {sums.shape}, not {(len(MEASURES),)}")
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             reason = "; ".join(line.strip() for line in str(error).splitlines())
             raise RunError(f"{self.folder.path / NAME}: does not belong to this run: {reason}") from error
         self.folder.forget_after(self.step)
         self.folder.describe()
-
-    def _parts(self) -> dict[str, Any]:
-        """All that has a state of its own."""
-        game = self.game
-        parts = {
-            **self.networks,
-            "g_optimizer": game.g_optimizer,
-            "d_optimizer": game.d_optimizer,
-            "loss": game.loss,
-            "ema": self.ema,
-        }
-        return {name: part for name, part in parts.items() if part is not None}
 
 
 def load_generator(folder: str | os.PathLike[str], g: nn.Module) -> nn.Module:
@@ -377,7 +285,7 @@ def load_generator(folder: str | os.PathLike[str], g: nn.Module) -> nn.Module:
 
     g: a network like the one that was trained; it takes over the weights, and is returned in evaluation mode.
     """
-    state = read_checkpoint(Path(folder))
+    state = read_checkpoint(Path(folder), oldest=1)  # weights have been called the same ever since
     try:
         averaged = any(name.startswith("ema.") for name in state)
         weights = section(state, "ema" if averaged else "g")
