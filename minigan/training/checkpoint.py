@@ -65,7 +65,7 @@ def read_checkpoint(folder: Path, oldest: int = FORMAT) -> dict[str, np.ndarray]
     found = state.pop("format", None)
     if found is None:
         raise RunError(f"{path}: this is no checkpoint of a training run (it has no entry 'format')")
-    if found.ndim or not oldest <= found <= FORMAT:
+    if found.ndim or found.dtype.kind not in "iu" or not oldest <= found <= FORMAT:
         raise RunError(
             f"{path}: its format is {found}, and this version of minigan reads format {FORMAT}; go on "
             "with the version that config.json names"

@@ -207,7 +207,9 @@ def _compare(folder: Path, there: Mapping[str, Any], here: Mapping[str, Any]) ->
         old, new = there.get(part), here.get(part)
         if old == new:
             continue
-        if isinstance(old, dict) and isinstance(new, dict):
+        for _ in range(2 if part == "data" else 1):  # a dict of data sets, each of them a dict
+            if not (isinstance(old, dict) and isinstance(new, dict)):
+                break
             key = next(key for key in {**old, **new} if old.get(key, "unknown") != new.get(key, "unknown"))
             old, new, part = old.get(key, "unknown"), new.get(key, "unknown"), f"{part}, {key}"
         was, now = (" ".join(str(value).split()) for value in (old, new))
