@@ -28,5 +28,4 @@ from .tensor import Tensor as Tensor
 from .tensor import grad as grad
 from .tensor import no_grad as no_grad
 from .tensor import record as record
-
-__version__ = "0.1.0"
+from .version import __version__ as __version__

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "minigan"
 
 # From the bottom up. A module may import from its own room and from those listed behind it.
 ROOMS = {
+    "version": [],
     "errors": [],
     "gpu.setup": ["errors"],
     "backend": ["gpu.setup", "errors"],
@@ -35,6 +36,7 @@ ROOMS = {
     "gan": ["finite", "nn", "optim", "kernels", "ops", "tensor", "backend"],
     "gpu.recorded_steps": ["gpu", "gan", "data", "nn", "optim", "kernels", "tensor", "backend"],
     "training": [
+        "version",
         "gpu.recorded_steps",
         "gan",
         "data",
@@ -56,6 +58,7 @@ ROOMS = {
     "info": ["__init__", "process", "data", "backend", "gpu.setup"],
     "__main__": ["info"],
     "__init__": [
+        "version",
         "backend",
         "draw",
         "errors",

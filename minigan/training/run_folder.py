@@ -17,7 +17,6 @@ import platform
 import sys
 import zlib
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,6 +27,7 @@ from ..backend import Array, to_numpy
 from ..files import whole_file
 from ..gan.steps import Game
 from ..process import blas
+from ..version import __version__
 from .checkpoint import NAME, PREVIOUS, RunError, tidy
 
 __all__ = ["RunFolder", "description", "free_folder", "read_config"]
@@ -183,7 +183,7 @@ def description(
     networks = {"g": repr(game.g), "d": repr(game.d)}
     optimizers = {"g": game.g_optimizer, "d": game.d_optimizer}
     return {
-        "minigan": metadata.version("minigan"),
+        "minigan": __version__,
         "options": dict(options),
         "settings": {
             **settings,
