@@ -611,6 +611,12 @@ def test_files_that_do_not_fit_are_refused(which, array, words, tmp_path):
         mnist(tmp_path)
 
 
+@pytest.mark.parametrize("name", mnist_module.MIRRORS)
+def test_a_mirror_that_cannot_be_overheard_comes_first(name):
+    secret = [mirror.startswith("https://") for mirror in mnist_module.MIRRORS[name]]
+    assert secret[0] and secret == sorted(secret, reverse=True)
+
+
 @pytest.fixture
 def offline(monkeypatch):
     """No mirror answers, and drawn digits are few."""
