@@ -477,9 +477,9 @@ def adjoint_check(f: Callable[..., Tensor], *inputs: Any, argnum: int = 0, seed:
         f"it is not linear in argument {argnum}: f(a x + b z) is not a f(x) + b f(z)": (
             np.abs((mixed_ - a * y_ - b * z_) * g_).sum()
         ),
-        f"its gradient for argument {argnum} is not the adjoint: ⟨A x, g⟩ = {(y_ * g_).sum():.8g}, but "
-        f"⟨x, Aᵀ g⟩ = {(x_ * back_).sum():.8g}": abs((y_ * g_).sum() - (x_ * back_).sum()),
-        f"the gradient of its gradient for argument {argnum} is wrong: (Aᵀ)ᵀ x is not A x": (
+        f"its gradient for argument {argnum} is not the adjoint: <A x, g> = {(y_ * g_).sum():.8g}, but "
+        f"<x, A.T g> = {(x_ * back_).sum():.8g}": abs((y_ * g_).sum() - (x_ * back_).sum()),
+        f"the gradient of its gradient for argument {argnum} is wrong: A.T.T x is not A x": (
             np.abs((forth_ - y_) * g_).sum()
         ),
     }

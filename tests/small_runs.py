@@ -114,5 +114,5 @@ def differences(a, b):
 
 def all_bytes(folder):
     """{path: content} of a folder, without the mark of who uses it."""
-    files = (path for path in Path(folder).rglob("*") if path.is_file() and path.name != ".lock")
+    files = (path for path in Path(folder).rglob("*") if path.is_file() and path.name != ".minigan.lock")
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}

@@ -128,7 +128,7 @@ def run(
     argv: Sequence[str] | None = None,
 ) -> None:
     """Parse the arguments, call main(options), and end with an exit code that says how it went."""
-    for stream_out in (sys.stdout, sys.stderr):  # a terminal or file that cannot show "→" gets "?"
+    for stream_out in (sys.stdout, sys.stderr):  # what a terminal or file cannot show becomes "?"
         if hasattr(stream_out, "reconfigure"):
             stream_out.reconfigure(errors="replace")
     try:
