@@ -55,7 +55,6 @@ def report() -> dict[str, Any]:
         "backends": backends,
         "cuda": _or_why(lambda: _cuda(backends, missing)),
         "blas": _or_why(process.blas),
-        "advice": _or_why(process.performance.advice),
         "cores": _or_why(process.cores),
         "caches": _or_why(lambda: _caches(missing)),
         "missing": missing,
@@ -187,8 +186,6 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     yield from _cuda_lines(found["cuda"])
     yield "matrices on the CPU"
     yield f"  multiplied by {found['blas'] or 'a BLAS that threadpoolctl does not know'}"
-    if found["advice"]:
-        yield f"  {found['advice']}"
     yield ""
     yield from _section("kept on disk", found["caches"], _in_words)
     if found["missing"]:
