@@ -406,6 +406,31 @@ def test_moving_there_and_back(backend):
     np.testing.assert_allclose(grad(g.sum(), x).numpy(), [6.0, 12.0])
 
 
+@pytest.mark.parametrize("memory", [(0, 1, 2, 3), (3, 2, 1, 0), (0, 2, 3, 1), (1, 0, 3, 2)], ids=str)
+def test_moving_keeps_the_order_in_memory(memory, backend):
+    values = np.arange(120.0).reshape(2, 3, 4, 5)
+    x = mg.nn.module.parameter(values, "x", "float32", memory)
+    y = x.to(backend)
+    z = y.to("numpy")
+    assert y.data.strides == z.data.strides == x.data.strides
+    np.testing.assert_array_equal(z.data, values)
+    network = mg.nn.Sequential(mg.nn.Linear(2, 3, rng=0))
+    network[0].weight = x
+    network.to(backend)
+    assert network[0].weight.data.strides == y.data.strides
+    network.to("numpy")
+    assert network[0].weight.data.strides == z.data.strides
+
+
+@pytest.mark.parametrize(
+    "view", [lambda a: a[:, ::-2], lambda a: np.broadcast_to(a[0], (2, 3, 4)), lambda a: a[:, :, 1:3].T]
+)
+def test_views_arrive_as_what_they_show(view, backend):
+    a = view(np.arange(24.0).reshape(2, 3, 4))
+    there = mg.backend.get(backend).from_numpy(a)
+    np.testing.assert_array_equal(mg.backend.to_numpy(there), a)
+
+
 def test_a_tensor_from_an_array_of_a_backend_stays_there(backend):
     home = mg.backend.get(backend)
     x = Tensor(home.xp.asarray([1.0, 2.0]))
