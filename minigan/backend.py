@@ -107,13 +107,28 @@ def get(name: str) -> Backend:
                 "cupy",
                 cupy.ndarray,
                 cupy,
-                cupy.asarray,
-                cupy.asnumpy,
+                _in_memory_order(cupy.asarray),
+                _in_memory_order(cupy.asnumpy),
                 lambda: cupy.cuda.Device().synchronize(),
                 cupy.cuda.runtime.memGetInfo,
             )
         )
     return _by_name[name]
+
+
+def _in_memory_order(move: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """`move`, whose result lies in memory as what was moved does.
+
+    CuPy's own keep the order of axes for some arrays only, and leave the rest in C order. A weight that lies
+    in the order that its layer works in would then be copied to that order at every step.
+    """
+
+    def moved(array: Array) -> Array:
+        slowest_first = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
+        back = sorted(range(array.ndim), key=lambda axis: slowest_first[axis])
+        return move(array.transpose(slowest_first)).transpose(back)
+
+    return moved
 
 
 def available() -> list[str]:

@@ -319,10 +319,14 @@ class Tensor(ArrayLike):
         self.node = self.leaf = Leaf(name, self.shape, self.dtype, fixed)
 
     def backward(self, gradient: Any = None, *, create_graph: bool = False) -> None:
-        """Add dL/dleaf to `.grad` of every leaf this was computed from, given dL/dself = gradient."""
+        """Add dL/dleaf to `.grad` of every leaf this was computed from, given dL/dself = gradient.
+
+        A leaf that is frozen by now collects nothing, though it was none when this was computed.
+        """
         seed = _seed(self, gradient, "backward")
         for leaf, g in _backpropagate(self, seed, None, create_graph).items():
-            leaf.grad = g if leaf.grad is None else leaf.grad + g
+            if leaf.active:
+                leaf.grad = g if leaf.grad is None else leaf.grad + g
 
     @property
     def grad(self) -> Tensor | None:
