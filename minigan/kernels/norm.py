@@ -66,7 +66,7 @@ def running_averages(
     share: a number, or an array of one.
     """
     new_mean = mean * (1 - share) + mu * share
-    new_var = var * (1 - share) + variance * (share * (n / (n - 1)))
+    new_var = var * (1 - share) + variance * (n / (n - 1)) * share
     return new_mean.astype(mean.dtype, copy=False), new_var.astype(var.dtype, copy=False)
 
 
