@@ -259,7 +259,8 @@ class Tensor(ArrayLike):
     backend: "numpy" or "cupy"; by default that of `data`. name: for pictures and messages.
 
     A Tensor never changes under the tape's feet. Its array is read-only, `t[i] = v` is refused, and
-    a leaf takes a new value in one way only: `leaf.data = array`.
+    a leaf takes a new value as a whole only: `leaf.data = array`, or what does the same (an optimiser's
+    step, `module.to`). The leaf counts these changes, and `grad` through an older graph is an error.
 
     >>> w = Tensor([1.0, 2.0], requires_grad=True)
     >>> (w * w).sum().backward()
