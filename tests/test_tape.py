@@ -466,6 +466,9 @@ def test_the_grad_field_can_be_cleared_and_set_on_leaves_only(backend):
     x.grad = Tensor([1.0, 1.0], backend=backend)
     (x * x).sum().backward()
     close(x.grad, [3.0, 5.0])
+    x.grad = [2.0, 3.0]  # as backward(...) takes it, too
+    close(x.grad, [2.0, 3.0])
+    assert x.grad.backend == backend
     with pytest.raises(ValueError, match="grad =: a gradient of shape"):
         x.grad = Tensor([1.0], backend=backend)
     with pytest.raises(TypeError, match="only a leaf"):
