@@ -92,9 +92,13 @@ class Minimax(Loss):
         (softplus(r) = softplus(-r) + r, so t softplus(-r) + (1-t) softplus(r) is softplus(-r) + (1-t) r.)
         """
         rest = 1 - self.real_target
+
+        def value(r: Tensor) -> Tensor:  # with two softplus there is no ∞ - ∞, and without a rest no 0 · ∞
+            return softplus(-r) * self.real_target + softplus(r) * rest if rest else softplus(-r)
+
         return objective(
             "cross_entropy_d",
-            (real_logits, lambda r: softplus(-r) + r * rest, lambda r: rest - sigmoid(-r)),
+            (real_logits, value, lambda r: rest - sigmoid(-r)),
             (fake_logits, softplus, sigmoid),
             soft=[(-1, rest, 1), (1, 0, 1)],
         )
@@ -157,14 +161,15 @@ class LeastSquares(Loss):
         a, b = self.a, self.b
         return objective(
             "least_squares_d",
-            (real_logits, lambda r: (r - b) ** 2 * 0.5, lambda r: r - b),
-            (fake_logits, lambda f: (f - a) ** 2 * 0.5, lambda f: f - a),
+            (real_logits, lambda r: (r - b) * ((r - b) * 0.5), lambda r: r - b),
+            (fake_logits, lambda f: (f - a) * ((f - a) * 0.5), lambda f: f - a),
         )
 
     def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
         """L_G = ½ mean (f - c)²        dL/df = (f - c) / n"""
         c = self.c
-        return objective("least_squares_g", (fake_logits, lambda f: (f - c) ** 2 * 0.5, lambda f: f - c))
+        row = (fake_logits, lambda f: (f - c) * ((f - c) * 0.5), lambda f: f - c)
+        return objective("least_squares_g", row)
 
 
 @dataclass
@@ -180,8 +185,8 @@ class Hinge(Loss):
         """
         return objective(
             "hinge_d",
-            (real_logits, lambda r: relu(1 - r), lambda r: -positive(1 - r)),
-            (fake_logits, lambda f: relu(1 + f), lambda f: positive(1 + f)),
+            (1 - real_logits, relu, positive),
+            (1 + fake_logits, relu, positive),
         )
 
     def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:

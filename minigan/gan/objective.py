@@ -12,6 +12,7 @@ import numpy as np
 
 from ..backend import Array
 from ..kernels import device
+from ..ops.elementwise import masked
 from ..ops.operands import tensor
 from ..ops.shape import broadcast_to
 from ..tensor import Tensor, constant, is_recording, no_grad, record
@@ -28,7 +29,7 @@ def objective(name: str, *rows: Row, soft: Sequence[Soft] | None = None) -> Tens
 
     Each row is (logits l, value, slope). To the tape this is one op called `name`: the values leave no
     history. The slopes are made of Tensor ops, so the gradient can be differentiated as often as you like.
-    A slope that is the same everywhere may be a plain number.
+    A slope that is the same everywhere may be a plain number; one that is 1 or 0, a Tensor of booleans.
 
     soft: the same once more for a GPU, which computes it in one launch: a, b, c of each row whose value is
     c softplus(a l) + b l.
@@ -47,7 +48,9 @@ def objective(name: str, *rows: Row, soft: Sequence[Soft] | None = None) -> Tens
         def vjp(g: Tensor) -> Tensor:
             if known is not None and not is_recording():
                 return constant(g.data * known)
-            return broadcast_to(g * (1 / logits.size) * slope(logits), logits.shape)
+            g, s = g * (1 / logits.size), slope(logits)
+            part = masked(g, s.data) if isinstance(s, Tensor) and s.dtype == bool else g * s
+            return broadcast_to(part, logits.shape)
 
         return logits, vjp
 
@@ -56,8 +59,8 @@ def objective(name: str, *rows: Row, soft: Sequence[Soft] | None = None) -> Tens
 
 
 def positive(x: Tensor) -> Tensor:
-    """1 where x > 0, else 0: the slope of relu. It is flat, so to the tape it is a constant."""
-    return constant((x.data > 0).astype(x.dtype))
+    """Where relu has slope 1, as booleans; elsewhere it is 0. It is flat, so to the tape it is a constant."""
+    return constant(~(x.data <= 0))
 
 
 @dataclass
