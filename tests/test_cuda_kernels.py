@@ -131,10 +131,11 @@ def test_activations_where_numbers_end(gpu, dtype):
     gpu.add_bias(unchanged, zeros)
     np.testing.assert_array_equal(backend.to_numpy(unchanged), backend.to_numpy(column))
 
-    y = on_device(np.array([[-1, -1, -1, 0, nan, 1, 1]], dtype))
+    y = on_device(np.array([[0, 0, -0.0, 0, nan, 1, 1]], dtype))
     g = on_device(np.array([[inf, nan, 3, -inf, inf, nan, inf]], dtype))
     found = backend.to_numpy(gpu.leaky_relu_backward(g, y, 0))
-    np.testing.assert_array_equal(found[0], [0, 0, 0, 0, 0, nan, inf])
+    np.testing.assert_array_equal(found[0], [0, 0, 0, 0, inf, nan, inf])
+    np.testing.assert_array_equal(found, backend.to_numpy(fused.leaky_relu_backward(g, y, 0)))
     found = backend.to_numpy(gpu.leaky_relu_backward(g, y, 0.5))
     np.testing.assert_array_equal(found[0], [inf, nan, 1.5, -inf, inf, nan, inf])
     np.testing.assert_array_equal(found, backend.to_numpy(fused.leaky_relu_backward(g, y, 0.5)))

@@ -36,8 +36,8 @@ def leaky_relu(x: Array, slope: float) -> Array:
 
 
 def leaky_relu_backward(g: Array, y: Array, slope: float) -> Array:
-    """g where y > 0, else slope · g, in the memory order of y. One launch."""
-    return _like(y, xp_of(g).where(y > 0, g, slope * g if slope else 0))
+    """g where y > 0, else slope · g (slope 0: 0 where y = 0, else g), in y's memory order. One launch."""
+    return _like(y, simple.leaky_relu_backward(g, y, slope))
 
 
 def tanh_backward(g: Array, y: Array) -> Array:
@@ -115,7 +115,8 @@ def softplus_means(rows: Sequence[Row]) -> tuple[Array, list[Array]]:
     for logits, a, b, c in rows:
         xp, u = xp_of(logits), a * logits
         small = xp.exp(-xp.abs(u))
-        total = total + (c * (xp.maximum(u, 0) + xp.log1p(small)) + b * logits).mean()
+        right, left = (slope * logits if slope else 0 for slope in (c * a + b, b))  # far out; 0 · ∞ is NaN
+        total = total + (xp.where(u > 0, right, left) + c * xp.log1p(small)).mean()
         sigma = xp.where(u >= 0, 1 / (1 + small), small / (1 + small))
         slopes.append(((c * a * sigma + b) / max(logits.size, 1)).astype(logits.dtype))
     return total.astype(rows[0][0].dtype), slopes

@@ -69,11 +69,11 @@ extern "C" __global__ void leaky_relu(const REAL* x, REAL* y, double slope, Inde
     if (i < size) y[i] = bend(x[i], slope);
 }
 
-// out = g where y > 0, else slope * g
+// out = g where y > 0, else slope * g. With slope 0, y is relu's: 0 where y = 0, else g.
 extern "C" __global__ void leaky_relu_backward(
     const REAL* g, const REAL* y, REAL* out, double slope, Index size) {
     const Index i = own_entry();
-    if (i < size) out[i] = y[i] > 0 ? g[i] : times_slope(g[i], slope);
+    if (i < size) out[i] = (slope == 0 ? y[i] != 0 : y[i] > 0) ? g[i] : times_slope(g[i], slope);
 }
 
 // out = g (1 - y^2)
@@ -352,7 +352,8 @@ extern "C" __global__ void __launch_bounds__(LOSS_THREADS) softplus_means(
         REAL sum = 0;
         for (Index i = threadIdx.y; i < rows.size[k]; i += blockDim.y) {
             const REAL l = rows.logits[k][i], u = a * l, small = exp(-fabs(u));
-            sum += c * ((u > 0 ? u : 0) + log1p(small)) + b * l;
+            const REAL slope = u > 0 ? c * a + b : b;  // far out; 0 times infinity would be NaN
+            sum += c * log1p(small) + (slope == 0 ? 0 : slope * l);
             rows.slopes[k][i] = (c * a * ((u >= 0 ? 1 : small) / (1 + small)) + b) / size;
         }
         total += sum / size;
