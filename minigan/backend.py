@@ -107,13 +107,23 @@ def get(name: str) -> Backend:
                 "cupy",
                 cupy.ndarray,
                 cupy,
-                cupy.asarray,
+                lambda array: _sent(array, cupy.asarray),
                 cupy.asnumpy,
                 lambda: cupy.cuda.Device().synchronize(),
                 cupy.cuda.runtime.memGetInfo,
             )
         )
     return _by_name[name]
+
+
+def _sent(array: Any, asarray: Callable[..., Array]) -> Array:
+    """An array on a GPU, its axes in the same order in memory. (CuPy makes C order of most that are not.)
+
+    But a matrix lies there row by row, as products of matrices come out on a GPU.
+    """
+    axes = range(array.ndim)
+    order = sorted(axes, key=lambda axis: -array.strides[axis]) if array.ndim > 2 else list(axes)
+    return asarray(array.transpose(order), order="C").transpose(sorted(axes, key=order.__getitem__))
 
 
 def available() -> list[str]:
