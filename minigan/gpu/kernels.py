@@ -36,7 +36,7 @@ except ImportError:  # nobody has CuPy arrays, then; but tools that look at ever
 
 
 def _formula(name: str, arguments: str, formula: str) -> Callable[..., Array]:
-    """A function that computes y by a formula of C++, for each entry: one launch, whatever the order in memory.
+    """A function that computes y by a formula of C++: one launch, whatever the order in memory.
 
     arguments: T is the precision of the arrays. y lies in memory like x.
     """
@@ -77,8 +77,7 @@ def running_averages(
     return _running_averages()(mean, var, mu, variance, share, n / (n - 1))
 
 
-# ---------------------------------------------------------------------------------- to start a kernel
-
+# -------------------------------------------------------------------- to start a kernel of kernels.cu
 
 THREADS = 256  # of a block. This and the next one as in kernels.cu
 PIECE_BLOCK = 1024
@@ -215,8 +214,8 @@ def batch_norm(
     args = (x, parts, mu, variance, s, done, float(eps), n, c, share)
     _launch("batch_norm_statistics", dtype, grid, block, args)
     grid, block, share = _shares(n, c, APPLIED)
-    args = (x, mu, s, _vector(gamma, dtype), _vector(beta, dtype), y, n, c, share)
-    _launch("batch_norm_apply", dtype, grid, block, args)
+    each = (x, mu, s, _vector(gamma, dtype), _vector(beta, dtype), y, n, c, share)
+    _launch("batch_norm_apply", dtype, grid, block, each)
     return y, mu, variance, s
 
 
