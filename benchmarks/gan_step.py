@@ -144,14 +144,12 @@ def main() -> None:
     if options.worker:
         turns.work({name: step_of(options.worker, CASES[name], *how) for name in options.cases})
         return
-    from minigan import performance
-
     threadpool_limits(options.threads, user_api="blas")  # as in the workers, so that the next line says so
     print(turns.versions("minigan", "torch"))
     print(f"threads: {options.threads} (there are {cores()} cores); float32, batch {options.batch}")
     if hasattr(os, "getloadavg"):  # threads that wait for each other suffer most from anybody else's work
         print(f"programs that were running in the last minute, on average: {os.getloadavg()[0]:.1f}")
-    print(f"{performance.advice() or ''}\n")
+    print()
     if options.profile:
         for name in options.cases:
             profile(CASES[name], *how)

@@ -16,7 +16,7 @@ import numpy as np
 from minigan import Tensor, no_grad, viz
 from minigan.data import load, scaled
 from minigan.streams import stream
-from minigan.training import Noise, RunError, command_line, load_generator, read_config
+from minigan.training import Draws, RunError, command_line, load_generator, read_config
 
 PROGRAMS = ("mnist_mlp_gan", "mnist_dcgan")
 
@@ -59,15 +59,15 @@ def main(options: argparse.Namespace) -> None:
         viz.save_png(path, viz.grid(images, columns))
         print(path)
 
-    z = Noise(size, options.count, options.seed, settings["noise_kind"], purpose="sample").at(0).numpy()
-    drawn = draw(z)
+    z = Draws(options.seed).noise((options.count, size), settings["noise_kind"], purpose="sample")
+    drawn = draw(z.numpy())
     save("grid", drawn)
     ends = stream(options.seed, "walks").standard_normal((8, 2, size))
     save("interpolation", draw(np.concatenate([interpolated(a, b, 12) for a, b in ends])), 12)
 
     images = load(begun.dataset, options.data_dir or begun.data_dir, say=lambda line: None).images
     known = scaled(images).reshape(len(images), -1)
-    if zlib.crc32(known.data) != config["data"]["crc32"]:
+    if zlib.crc32(known.data) != config["data"]["images"]["crc32"]:
         raise RunError(f"{options.run}: was trained on other images than these; where are they? --data-dir")
     twins = np.concatenate([drawn[:10, None], nearest(drawn[:10], known, 7)], axis=1)
     save("nearest", twins.reshape(-1, known.shape[1]), twins.shape[1])

@@ -18,7 +18,7 @@ import numpy as np
 import minigan as mg
 from minigan import Tensor, grad, nn, no_grad, viz
 from minigan.data import wgan_gp_grid, wgan_gp_ring, wgan_gp_swiss_roll
-from minigan.gan import Game
+from minigan.gan import GMMN, Game
 from minigan.streams import stream
 from minigan.training import command_line
 
@@ -68,7 +68,7 @@ def opinion(game: Game, logits: Tensor, real: np.ndarray, fake: np.ndarray) -> T
     return (logits - (float(on_real) + float(on_fake)) / 2) / (half or 1.0)
 
 
-def painter(game: Game, real: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+def painter(game: Game | GMMN, real: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """What draws the picture of an epoch from G's samples."""
     line = np.linspace(-EDGE, EDGE, PLACES, dtype="f4")
     places = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)  # from below left, row by row
@@ -76,7 +76,7 @@ def painter(game: Game, real: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     def picture(fake: np.ndarray) -> np.ndarray:
         values, directions = np.full((PLACES, PLACES), 0.5), np.zeros_like(fake)
         few = fake[:: len(fake) // 100]
-        if game.d is not None:
+        if isinstance(game, Game):  # with GMMN there is no D
             game.d.eval()  # looking must change nothing
             with no_grad():
                 logits = game.loss.logits(game.d, Tensor(places, backend=game.g.parameters()[0].backend))

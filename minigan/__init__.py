@@ -28,5 +28,25 @@ from .tensor import Tensor as Tensor
 from .tensor import grad as grad
 from .tensor import no_grad as no_grad
 from .tensor import record as record
+from .version import __version__ as __version__
 
-__version__ = "0.1.0"
+__all__ = [
+    "BackendError",
+    "GradientError",
+    "Kink",
+    "Tensor",
+    "adjoint_check",
+    "backend",
+    "draw",
+    "grad",
+    "gradcheck",
+    "io",
+    "nn",
+    "no_grad",
+    "ops",
+    "optim",
+    "performance",
+    "record",
+    "trace",
+    *ops.__all__,
+]

@@ -107,8 +107,8 @@ def get(name: str) -> Backend:
                 "cupy",
                 cupy.ndarray,
                 cupy,
-                lambda array: _sent(array, cupy.asarray),
-                cupy.asnumpy,
+                _in_memory_order(cupy.asarray),
+                _in_memory_order(cupy.asnumpy),
                 lambda: cupy.cuda.Device().synchronize(),
                 cupy.cuda.runtime.memGetInfo,
             )
@@ -116,14 +116,19 @@ def get(name: str) -> Backend:
     return _by_name[name]
 
 
-def _sent(array: Any, asarray: Callable[..., Array]) -> Array:
-    """An array on a GPU, its axes in the same order in memory. (CuPy makes C order of most that are not.)
+def _in_memory_order(move: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """`move`, whose result lies in memory as what was moved does.
 
-    But a matrix lies there row by row, as products of matrices come out on a GPU.
+    CuPy's own keep the order of axes for some arrays only, and leave the rest in C order. A weight that lies
+    in the order that its layer works in would then be copied to that order at every step.
     """
-    axes = range(array.ndim)
-    order = sorted(axes, key=lambda axis: -array.strides[axis]) if array.ndim > 2 else list(axes)
-    return asarray(array.transpose(order), order="C").transpose(sorted(axes, key=order.__getitem__))
+
+    def moved(array: Array) -> Array:
+        slowest_first = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
+        back = sorted(range(array.ndim), key=lambda axis: slowest_first[axis])
+        return move(array.transpose(slowest_first)).transpose(back)
+
+    return moved
 
 
 def available() -> list[str]:

@@ -1,4 +1,4 @@
-"""A function at a point, and how fast it changes along a line: what gradcheck.py compares gradients with."""
+"""A function at a point, and how fast it changes along a line: what compare.py compares gradients with."""
 
 from __future__ import annotations
 

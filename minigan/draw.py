@@ -287,18 +287,14 @@ def _now() -> float:
 
 def _new_bytes(array: Array, old: Iterable[Any]) -> int:
     """The memory that came with `array`: none if it looks into the memory of one of the old arrays."""
-    owner = _owner(array)
-    if any(owner is _owner(other) for other in old):
+    xp = _backend.xp_of(array)
+    if any(type(other) is type(array) and xp.may_share_memory(array, other) for other in old):
         return 0
+    owner = array
+    while getattr(owner, "base", None) is not None:
+        owner = owner.base
     # A number spread over a shape has less memory than entries, a slice less than its owner.
     return min(array.nbytes, getattr(owner, "nbytes", array.nbytes))
-
-
-def _owner(array: Any) -> Any:
-    """The array that a view, or a view of a view, looks into."""
-    while getattr(array, "base", None) is not None:
-        array = array.base
-    return array
 
 
 # --------------------------------------------------------------------------------- the table

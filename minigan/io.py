@@ -12,18 +12,20 @@ has PyTorch's names and shapes, so a file goes both ways:
 
     torch_model.load_state_dict(safetensors.torch.load_file("weights.safetensors"))
 
-Neither format can carry code: a file from a stranger gives arrays or an error, and runs nothing.
+Neither format can carry code: a file from a stranger gives arrays or an error, and runs nothing. What it says
+about itself is believed only as far as its bytes go.
 A file is either written whole or not at all (files.py).
 """
 
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
@@ -57,14 +59,14 @@ def load(path: str | os.PathLike[str]) -> State:
     """
     path = Path(path)
     _, read = _format_of(path, "load")
+    if path.exists() and not path.is_file():  # a pipe or a device may have no end
+        raise ValueError(f"load: {path} is no file, but a {'folder' if path.is_dir() else 'device'}")
     with open(path, "rb") as file:
         try:
             return read(file)
-        except ImportError:
+        except (ImportError, MemoryError):
             raise
-        except (
-            Exception
-        ) as error:  # whatever a parser stumbles over in bytes that are not what they should be
+        except Exception as error:  # a parser may stumble over wrong bytes in any way
             reason = str(error).splitlines() or [type(error).__name__]
             raise ValueError(f"load: {path} is not a {path.suffix} file of arrays: {reason[0]}") from error
 
@@ -109,6 +111,15 @@ def _array(value: Any, name: str) -> np.ndarray:
 # ------------------------------------------------------------------------------------------ .npz
 
 
+UNPACKED = 1 << 30  # bytes that a small file may unpack to
+RATIOS = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032}  # how many bytes can come of one, at most
+
+
+def write_npz(file: BinaryIO, state: Mapping[str, Any]) -> None:
+    """What `save` writes to a .npz file, for somebody who has opened it."""
+    _write_npz(file, _flattened(state))
+
+
 def _write_npz(file: BinaryIO, arrays: State) -> None:
     """As numpy.savez does, which cannot take every name, and puts a suffix of its own to a file's."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
@@ -120,19 +131,37 @@ def _write_npz(file: BinaryIO, arrays: State) -> None:
 
 def _read_npz(file: BinaryIO) -> State:
     arrays: State = {}
+    size = os.fstat(file.fileno()).st_size
     with zipfile.ZipFile(file) as archive:
-        for entry in archive.namelist():
-            name = entry.removesuffix(".npy")
-            if name == entry or name in arrays:
-                raise ValueError(
-                    f"its entry {entry!r} is " + ("there twice" if name in arrays else "no array")
-                )
-            with archive.open(entry) as bytes_of:
-                array = np.lib.format.read_array(bytes_of, allow_pickle=False)
-                if array.dtype.kind not in "biufcU" or bytes_of.read(1):
-                    raise ValueError(f"its entry {entry!r} is no array of numbers")
+        entries = archive.infolist()
+        total = sum(entry.file_size for entry in entries)
+        if total > max(UNPACKED, 100 * size):
+            raise ValueError(f"it has {size} bytes and would unpack to {total}")
+        for entry in entries:
+            what, name = f"its entry {entry.filename!r}", entry.filename.removesuffix(".npy")
+            if name == entry.filename or name in arrays:
+                raise ValueError(f"{what} is " + ("there twice" if name in arrays else "no array"))
+            if entry.file_size > min(entry.compress_size, size) * RATIOS.get(entry.compress_type, 0):
+                raise ValueError(f"{what} cannot have the {entry.file_size} bytes that it is said to have")
+            with archive.open(entry) as content:
+                _check_header(content, entry.file_size, what)
+            with archive.open(entry) as content:
+                array = np.lib.format.read_array(content, allow_pickle=False)
+                content.read(1)  # at the end the checksum is compared
             arrays[name] = array.astype(array.dtype.newbyteorder("="), copy=False)
     return arrays
+
+
+def _check_header(content: IO[bytes], size: int, what: str) -> None:
+    """Before memory is taken: does the array's header say what `size` bytes, all in all, can hold?"""
+    version = np.lib.format.read_magic(content)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(content)
+    if dtype.kind not in "biufcU":
+        raise ValueError(f"{what} is no array of numbers, but of dtype {dtype}")
+    there = size - content.tell()
+    if min(shape, default=0) < 0 or math.prod(shape) * max(dtype.itemsize, 1) != there:
+        raise ValueError(f"{what} says {dtype} of shape {shape}, but its numbers take {there} bytes")
 
 
 # ---------------------------------------------------------------------------------- .safetensors

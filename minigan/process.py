@@ -3,8 +3,9 @@
     with minigan.performance():
         train(...)
 
-Nothing else in minigan touches the process. Threads and memory change no result by more than the rounding of
-sums that are added up in another order. TF32 does change them, and is off unless it is asked for.
+Nothing else in minigan touches the process. What is chosen holds in all of its threads, whichever chose it.
+Threads and memory change no result by more than the rounding of sums that are added up in another order. TF32
+does change them, and is off unless it is asked for.
 
 - threads: kernels (convolution, batch normalisation, activations) split their batch over so many Python
   threads, and the BLAS, which multiplies matrices, works with one thread in each. For networks with
@@ -16,15 +17,12 @@ sums that are added up in another order. TF32 does change them, and is off unles
 - tf32: CuPy multiplies float32 matrices in TF32, and with them all convolutions. A GPU from 2020 on (Ampere)
   does so several times faster. It rounds each factor to 11 significant bits, of 24, and adds up in float32: a
   product is right to about three decimal digits. Without it the products are as exact as NumPy's.
-
-One more choice can only be made before Python starts: which code OpenBLAS multiplies matrices with. It picks
-it by the model of the processor, and one that it does not know, or a setting in the environment, can cost
-half of the speed. `performance.advice()` says so where it is the case.
 """
 
 from __future__ import annotations
 
 import os
+from threading import Lock
 from types import TracebackType
 from typing import Any, ClassVar
 
@@ -56,7 +54,8 @@ class performance:
 
     # The process has one BLAS and one malloc: what is in force is known once, for all.
     _in_force: ClassVar[list[performance]] = []
-    _blas: ClassVar[Any] = None  # what threadpoolctl needs to restore the BLAS's own number of threads
+    _changing: ClassVar[Lock] = Lock()  # held by the thread that is changing it
+    _blas: ClassVar[Any] = None  # the BLAS, and how many threads it had of its own
     _kept: ClassVar[bool] = False  # malloc has been told to keep memory
     _computed: ClassVar[Any] = None  # in what CuPy computed products before it was told to use TF32
 
@@ -66,29 +65,36 @@ class performance:
         self.threads = cores() if threads is None else whole("performance", "threads", threads, least=1)
         self.keep_memory, self.tf32 = keep_memory, tf32
         self._team = _threads.Team(self.threads) if self.threads > 1 else None
-        performance._in_force.append(self)
-        self._enforce()
+        with performance._changing:
+            performance._in_force.append(self)
+            self._enforce()
 
     def undo(self) -> None:
         """Take the choices back. A second call does nothing."""
-        if self in performance._in_force:
+        with performance._changing:
+            if self not in performance._in_force:
+                return
             performance._in_force.remove(self)
             self._enforce()
-            if self._team is not None:
-                self._team.dismiss()
+        if self._team is not None:
+            self._team.dismiss()
 
     @staticmethod
     def _enforce() -> None:
         """Make the process what the choices in force say."""
         chosen = performance._in_force
         team = chosen[-1]._team if chosen else None
-        _threads.team.set(team)
+        _threads.hire(team)
         if team is not None and performance._blas is None:
-            from threadpoolctl import threadpool_limits
+            from threadpoolctl import ThreadpoolController
 
-            performance._blas = threadpool_limits(1, user_api="blas")
+            libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+            performance._blas = [(library, library.num_threads) for library in libraries]
+            for library in libraries:
+                _set_threads(library, 1)
         elif team is None and performance._blas is not None:
-            performance._blas.restore_original_limits()
+            for library, before in performance._blas:
+                _set_threads(library, before)
             performance._blas = None
         keep = any(choice.keep_memory for choice in chosen)
         if keep and not performance._kept:
@@ -102,23 +108,6 @@ class performance:
         elif performance._computed is not None and not tf32:
             _products()[0].set_compute_type("float32", performance._computed)
             performance._computed = None
-
-    @staticmethod
-    def advice() -> str | None:
-        """What to set before Python starts to get faster matrix products on this processor; None if nothing.
-
-        Code for AVX2 ("Haswell", "Zen") on a processor that has AVX-512 takes nearly twice as long. OpenBLAS
-        uses it if it is older than the processor, or if OPENBLAS_CORETYPE says so.
-        """
-        from threadpoolctl import threadpool_info
-
-        picked = {info.get("architecture") for info in threadpool_info()}
-        if (slow := picked & {"Haswell", "Zen"}) and _has_avx512():
-            return (
-                f"OpenBLAS uses its {', '.join(sorted(slow))} code on a processor with AVX-512; "
-                "start Python with OPENBLAS_CORETYPE=SkylakeX for matrix products up to twice as fast"
-            )
-        return None
 
     def __enter__(self) -> performance:
         return self
@@ -142,6 +131,18 @@ def blas() -> str:
         f"{info['num_threads']} thread{'s' * (info['num_threads'] != 1)})"
         for info in found
     )
+
+
+def _set_threads(library: Any, number: int) -> None:
+    """How many threads a BLAS uses, set from any thread.
+
+    From version 3.7 on, threadpoolctl lets one thread decide for OpenBLAS, the first that does, and ignores
+    the others. Here they take turns.
+    """
+    give_way = getattr(library, "clear_controlling_thread", lambda force: None)
+    give_way(force=True)
+    library.set_num_threads(number)
+    give_way(force=True)
 
 
 def cores() -> int:
@@ -198,11 +199,3 @@ def _use_tf32() -> Any:
     before = core.get_compute_type("float32")
     core.set_compute_type("float32", tf32)
     return before
-
-
-def _has_avx512() -> bool:
-    try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as lines:
-            return any(line.startswith("flags") and " avx512vl " in line for line in lines)
-    except OSError:
-        return False

@@ -92,6 +92,79 @@ def record(name: str, data: Array, *edges: Edge, broadcasts: bool = False, outpu
 # --------------------------------------------------------------------------------- gradients
 
 
+@overload
+def grad(
+    y: Tensor, xs: Tensor, grad_y: Any = None, *, create_graph: bool = False, unreachable: str = "none"
+) -> Tensor: ...
+@overload
+def grad(
+    y: Tensor,
+    xs: Sequence[Tensor],
+    grad_y: Any = None,
+    *,
+    create_graph: bool = False,
+    unreachable: str = "none",
+) -> list[Tensor]: ...
+def grad(y, xs, grad_y=None, *, create_graph=False, unreachable="none"):
+    """dL/dx for each x of `xs`, where dL/dy = grad_y (1 if y is a single number). Changes nothing.
+
+    xs: a Tensor, or a list of them; they may be leaves or results of ops. create_graph: record the
+    walk itself, so that the gradients can be differentiated again. unreachable: an x that y does
+    not depend on gets None, or zeros if unreachable="zeros".
+
+    >>> x = Tensor(3.0, requires_grad=True)
+    >>> first = grad(x * x * x, x, create_graph=True)
+    >>> float(first), float(grad(first, x))
+    (27.0, 18.0)
+    """
+    if unreachable not in ("none", "zeros"):
+        raise ValueError(f"grad: unreachable must be 'none' or 'zeros', not {unreachable!r}")
+    wanted = [xs] if isinstance(xs, Tensor) else list(xs)
+    if not isinstance(y, Tensor):
+        raise TypeError(f"grad: y is a {type(y).__name__}, not a Tensor")
+    for i, x in enumerate(wanted):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"grad: xs[{i}] is a {type(x).__name__}, not a Tensor")
+        if x.node is None:
+            raise errors.not_required(i)
+    if unreachable == "zeros" and y.node is None:
+        found = {}
+    else:
+        found = _backpropagate(y, _seed(y, grad_y, "grad"), {x.node for x in wanted}, create_graph)
+    gradients: list[Any] = []
+    given: set[Node] = set()
+    for x in wanted:
+        g = found.get(x.node)
+        if g is None and unreachable == "zeros":
+            g = constant(_backend.xp_of(x._data).zeros(x.shape, x.dtype))
+        elif g is not None and x.node in given:
+            g = g.copy()  # the same x twice
+        given.add(x.node)
+        gradients.append(g)
+    return gradients[0] if isinstance(xs, Tensor) else gradients
+
+
+def _seed(y: Tensor, grad_y: Any, caller: str) -> Tensor:
+    """What the walk starts with: the gradient the caller gave, or 1 if y is a single number."""
+    if y.node is None:
+        raise errors.no_history(caller)
+    if grad_y is not None:
+        return _gradient_for(y, grad_y, caller)
+    if y.size != 1:
+        raise errors.not_a_number(caller, y.shape)
+    return constant(_backend.xp_of(y._data).ones(y.shape, y.dtype))
+
+
+def _gradient_for(y: Tensor, g: Any, caller: str) -> Tensor:
+    """A gradient that the caller gives, as a Tensor of y's shape, precision and backend."""
+    g = g if isinstance(g, Tensor) else Tensor(g, backend=y.backend)
+    if g.backend != y.backend:
+        raise errors.two_backends(caller, y.backend, g.backend)
+    if g.shape != y.shape:
+        raise errors.wrong_shape(f"{caller}: a gradient of", g.shape, y.shape)
+    return g if g.dtype == y.dtype else g.astype(y.dtype)
+
+
 def _backpropagate(y: Any, seed: Tensor, wanted: set[Node] | None, create_graph: bool) -> dict:
     """{node: dL/dnode} for the nodes in `wanted` (None: all leaves), given seed = dL/dy."""
     order = history(y.node)
@@ -175,79 +248,6 @@ def _unshared(gradients: dict[Node, Tensor], seed: Tensor) -> dict[Node, Tensor]
     return gradients
 
 
-def _seed(y: Tensor, grad_y: Any, caller: str) -> Tensor:
-    """What the walk starts with: the gradient the caller gave, or 1 if y is a single number."""
-    if y.node is None:
-        raise errors.no_history(caller)
-    if grad_y is None:
-        if y.size != 1:
-            raise errors.not_a_number(caller, y.shape)
-        return constant(_backend.xp_of(y._data).ones(y.shape, y.dtype))
-    return _gradient_for(
-        y, grad_y if isinstance(grad_y, Tensor) else Tensor(grad_y, backend=y.backend), caller
-    )
-
-
-def _gradient_for(y: Tensor, g: Tensor, caller: str) -> Tensor:
-    if g.backend != y.backend:
-        raise errors.two_backends(caller, y.backend, g.backend)
-    if g.shape != y.shape:
-        raise errors.wrong_shape(f"{caller}: a gradient of", g.shape, y.shape)
-    return g if g.dtype == y.dtype else g.astype(y.dtype)
-
-
-@overload
-def grad(
-    y: Tensor, xs: Tensor, grad_y: Any = None, *, create_graph: bool = False, unreachable: str = "none"
-) -> Tensor: ...
-@overload
-def grad(
-    y: Tensor,
-    xs: Sequence[Tensor],
-    grad_y: Any = None,
-    *,
-    create_graph: bool = False,
-    unreachable: str = "none",
-) -> list[Tensor]: ...
-def grad(y, xs, grad_y=None, *, create_graph=False, unreachable="none"):
-    """dL/dx for each x of `xs`, where dL/dy = grad_y (1 if y is a single number). Changes nothing.
-
-    xs: a Tensor, or a list of them; they may be leaves or results of ops. create_graph: record the
-    walk itself, so that the gradients can be differentiated again. unreachable: an x that y does
-    not depend on gets None, or zeros if unreachable="zeros".
-
-    >>> x = Tensor(3.0, requires_grad=True)
-    >>> first = grad(x * x * x, x, create_graph=True)
-    >>> float(first), float(grad(first, x))
-    (27.0, 18.0)
-    """
-    if unreachable not in ("none", "zeros"):
-        raise ValueError(f"grad: unreachable must be 'none' or 'zeros', not {unreachable!r}")
-    wanted = [xs] if isinstance(xs, Tensor) else list(xs)
-    if not isinstance(y, Tensor):
-        raise TypeError(f"grad: y is a {type(y).__name__}, not a Tensor")
-    for i, x in enumerate(wanted):
-        if not isinstance(x, Tensor):
-            raise TypeError(f"grad: xs[{i}] is a {type(x).__name__}, not a Tensor")
-        if x.node is None:
-            raise errors.not_required(i)
-    if unreachable == "zeros" and y.node is None:
-        found = {}
-    else:
-        found = _backpropagate(y, _seed(y, grad_y, "grad"), {x.node for x in wanted}, create_graph)
-    gradients: list[Any] = []
-    given: set[Node] = set()
-    for x in wanted:
-        g = found.get(x.node)
-        if g is None and unreachable == "zeros":
-            g = constant(_backend.xp_of(x._data).zeros(x.shape, x.dtype))
-        elif g is not None and x.node in given:
-            g = g.copy()  # the same x twice
-        given.add(x.node)
-        gradients.append(g)
-    return gradients[0] if isinstance(xs, Tensor) else gradients
-
-
 # ------------------------------------------------------------------------------------ Tensor
 
 
@@ -259,7 +259,8 @@ class Tensor(ArrayLike):
     backend: "numpy" or "cupy"; by default that of `data`. name: for pictures and messages.
 
     A Tensor never changes under the tape's feet. Its array is read-only, `t[i] = v` is refused, and
-    a leaf takes a new value in one way only: `leaf.data = array`.
+    a leaf takes a new value as a whole only: `leaf.data = array`, or what does the same (an optimiser's
+    step, `module.to`). The leaf counts these changes, and `grad` through an older graph is an error.
 
     >>> w = Tensor([1.0, 2.0], requires_grad=True)
     >>> (w * w).sum().backward()
@@ -319,10 +320,14 @@ class Tensor(ArrayLike):
         self.node = self.leaf = Leaf(name, self.shape, self.dtype, fixed)
 
     def backward(self, gradient: Any = None, *, create_graph: bool = False) -> None:
-        """Add dL/dleaf to `.grad` of every leaf this was computed from, given dL/dself = gradient."""
+        """Add dL/dleaf to `.grad` of every leaf this was computed from, given dL/dself = gradient.
+
+        A leaf that is frozen by now collects nothing, though it was none when this was computed.
+        """
         seed = _seed(self, gradient, "backward")
         for leaf, g in _backpropagate(self, seed, None, create_graph).items():
-            leaf.grad = g if leaf.grad is None else leaf.grad + g
+            if leaf.active:
+                leaf.grad = g if leaf.grad is None else leaf.grad + g
 
     @property
     def grad(self) -> Tensor | None:
@@ -333,11 +338,7 @@ class Tensor(ArrayLike):
     def grad(self, value: Tensor | None) -> None:
         if self.leaf is None:
             raise errors.not_a_leaf("grad")
-        if value is not None:
-            if not isinstance(value, Tensor):
-                raise TypeError(f"grad: a gradient is a Tensor, not a {type(value).__name__}")
-            value = _gradient_for(self, value, "grad =")
-        self.leaf.grad = value
+        self.leaf.grad = None if value is None else _gradient_for(self, value, "grad =")
 
     @property
     def data(self) -> Array:

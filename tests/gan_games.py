@@ -83,7 +83,6 @@ PLAYERS = {  # makes G, makes D
     "packed": (mlp, lambda: Packed(mlp(4, outputs=1), 2)),
     "noisy": (mlp, lambda: InstanceNoise(mlp(outputs=1), 0.3, rng=0)),
     "spectral": (mlp, lambda: mlp(outputs=1, hidden=4)),
-    "no d": (mlp, lambda: None),
 }
 
 
@@ -97,8 +96,6 @@ def small_game(players="mlp", loss=None, terms=(), optimizer=lambda params: SGD(
     """A Game of these players in float64. terms: a sequence, or a function of D that makes one."""
     g, d = (make() for make in PLAYERS[players])
     fill(g.to(dtype="float64"), 10)
-    if d is None:
-        return Game(g, None, loss, optimizer(g.parameters()), None, **rules)
     fill(d.to(dtype="float64"), 20)
     if players == "spectral":
         spectral(d, 0)
@@ -123,7 +120,7 @@ def noise(seed=2, count=BATCH):
 
 
 def networks(game):
-    return [network for network in (game.g, game.d) if network is not None]
+    return [game.g, game.d]
 
 
 def memory(game):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from minigan import io, nn
-from minigan.gan import Game, loss
+from minigan.gan import GMMN, Game, loss
 from minigan.gan.by_name import penalty
 from minigan.optim import Adam
 from minigan.training import Interrupted, Trainer
@@ -45,10 +45,10 @@ def mlp(outputs=1, seed=0, dtype="float32"):
 def small_game(loss_name="non-saturating", penalty_name="none", networks=None, optimizer=None, **rules):
     """A Game; `optimizer` makes one of parameters."""
     optimizer = optimizer or (lambda params: Adam(params, 1e-2, (0.5, 0.999)))
-    chosen = loss(loss_name) if isinstance(loss_name, str) else loss_name
     g, d = networks or mlp(PIXELS if loss_name == "began" else 1)
-    if not chosen.has_discriminator:
-        return Game(g, None, chosen, optimizer(g.parameters()), None, **rules)
+    if loss_name == "gmmn":  # G plays alone
+        return GMMN(g, optimizer(g.parameters()), **rules)
+    chosen = loss(loss_name) if isinstance(loss_name, str) else loss_name
     terms = [*penalty(penalty_name, d, 0), *rules.pop("terms", ())]
     return Game(g, d, chosen, optimizer(g.parameters()), optimizer(d.parameters()), terms, **rules)
 
@@ -57,6 +57,11 @@ def small_trainer(folder=None, game=None, data=None, **settings):
     """A Trainer of small_game() that says nothing."""
     chosen = {"noise": NOISE, "batch": BATCH, "seed": 3, "samples": 4, "quiet": True, **settings}
     return Trainer(game or small_game(), images() if data is None else data, folder=folder, **chosen)
+
+
+def networks(trainer):
+    """{name: network} of what it trains."""
+    return {who: part for who, part in trainer.play.parts().items() if isinstance(part, nn.Module)}
 
 
 def press(trainer, step, signum=signal.SIGINT):
@@ -109,5 +114,5 @@ def differences(a, b):
 
 def all_bytes(folder):
     """{path: content} of a folder, without the mark of who uses it."""
-    files = (path for path in Path(folder).rglob("*") if path.is_file() and path.name != ".lock")
+    files = (path for path in Path(folder).rglob("*") if path.is_file() and path.name != ".minigan.lock")
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}

@@ -1,16 +1,21 @@
 """Who may know whom: imports point downwards only, and `import minigan` stays light."""
 
 import ast
+import builtins
+import importlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import minigan
+
 PACKAGE = Path(__file__).parent.parent / "minigan"
 
 # From the bottom up. A module may import from its own room and from those listed behind it.
 ROOMS = {
+    "version": [],
     "errors": [],
     "gpu.setup": ["errors"],
     "backend": ["gpu.setup", "errors"],
@@ -21,7 +26,8 @@ ROOMS = {
     "gpu": ["kernels", "backend"],
     "ops": ["kernels", "tape", "tensor", "backend", "errors"],
     "differences": ["tensor", "backend"],
-    "gradcheck": ["differences", "tensor", "backend", "errors"],
+    "compare": ["differences"],
+    "gradcheck": ["compare", "differences", "tensor", "backend", "errors"],
     "draw": ["tape", "tensor", "backend", "errors"],
     "nn": ["kernels", "ops", "tape", "tensor", "backend"],
     "optim": ["kernels", "ops", "tensor", "backend"],
@@ -36,6 +42,7 @@ ROOMS = {
     "gpu.recorded_steps": ["gpu", "data", "nn", "optim", "kernels", "tensor", "backend"],
     "training": [
         "gpu",
+        "version",
         "gpu.recorded_steps",
         "gan",
         "data",
@@ -57,6 +64,7 @@ ROOMS = {
     "info": ["__init__", "process", "data", "backend", "gpu.setup"],
     "__main__": ["info"],
     "__init__": [
+        "version",
         "backend",
         "draw",
         "errors",
@@ -120,6 +128,39 @@ def test_imports_point_downwards(path):
             assert target in allowed, f"{path.name}:{line}: {room} may not know {target}"
         elif top not in sys.stdlib_module_names:
             assert top in THIRD_PARTY.get(room, {"numpy"}), f"{path.name}:{line}: {room} may not use {top}"
+
+
+def names_from(module: str) -> set[str]:
+    """What `from module import *` brings."""
+    space: dict = {}
+    exec(f"from {module} import *", space)
+    return space.keys() - {"__builtins__"}
+
+
+@pytest.mark.parametrize("room", ["", *sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))])
+def test_a_star_import_overwrites_no_builtin(room):
+    assert not names_from(f"minigan.{room}".rstrip(".")) & set(dir(builtins))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_what_a_file_says_that_it_has_is_there(path):
+    name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+    module = importlib.import_module(name)
+    assert [each for each in getattr(module, "__all__", ()) if not hasattr(module, each)] == []
+
+
+def test_a_star_import_brings_all_other_ops():
+    assert {"Tensor", "grad", "nn", "optim", "gradcheck", "exp", "conv2d", "concat", "mean"} <= names_from(
+        "minigan"
+    )
+    ours = {name for name in vars(minigan.ops) if callable(getattr(minigan, name, None))}
+    assert {name for name in ours - names_from("minigan") if name[0] != "_"} == {
+        "abs",
+        "max",
+        "min",
+        "pow",
+        "sum",
+    }
 
 
 def run(code: str) -> str:

@@ -29,7 +29,6 @@ from minigan import data
 from minigan.data import DataError, NotFound, image_folder, mnist, read_idx, sets, write_idx
 from minigan.data.cache import user_cache
 from minigan.data.download import download
-from minigan.files import whole_file
 from minigan.testing import strategies
 
 mnist_module = importlib.import_module("minigan.data.mnist")
@@ -246,16 +245,7 @@ def test_what_may_not_be_read_is_refused(tmp_path):
     refused(tmp_path / "a", "cannot be read")
 
 
-# ------------------------------------------------------------------------------ whole or not at all
-
-
-def test_an_interrupted_file_leaves_what_was_there(tmp_path):
-    path = tmp_path / "a"
-    path.write_bytes(b"old")
-    with pytest.raises(KeyboardInterrupt), whole_file(path) as file:
-        file.write(b"half of the new")
-        raise KeyboardInterrupt
-    assert [p.name for p in tmp_path.iterdir()] == ["a"] and path.read_bytes() == b"old"
+# ------------------------------------------------------------------------------------- the cache
 
 
 @pytest.mark.parametrize(
@@ -619,6 +609,12 @@ def test_files_that_do_not_fit_are_refused(which, array, words, tmp_path):
     put(tmp_path, arrays)
     with pytest.raises(DataError, match=f"{mnist_module.FILES[which]}.*{words}"):
         mnist(tmp_path)
+
+
+@pytest.mark.parametrize("name", mnist_module.MIRRORS)
+def test_a_mirror_that_cannot_be_overheard_comes_first(name):
+    secret = [mirror.startswith("https://") for mirror in mnist_module.MIRRORS[name]]
+    assert secret[0] and secret == sorted(secret, reverse=True)
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ import pytest
 
 from minigan import Tensor
 from minigan.gan import alternating_step, simultaneous_step
-from minigan.gan.losses import Minimax, NonSaturating, RelativisticPairing, Wasserstein
+from minigan.gan.losses import Minimax, NonSaturating, Wasserstein
 from minigan.gan.penalties import R1, R2
+from minigan.gan.relativistic import RelativisticPairing
 from minigan.streams import stream
 
 ROWS = {row.name: row for row in dirac_gan.ROWS}

@@ -4,7 +4,9 @@ import io as streams
 import json
 import os
 import pickle
+import struct
 import sys
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -215,21 +217,59 @@ def safetensors_of(header, data=b""):
     return len(text).to_bytes(8, "little") + text + data
 
 
-HUGE = np.lib.format.magic(1, 0) + (76).to_bytes(2, "little")
-HUGE += b"{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999999,), }".ljust(75) + b"\n"
+def claiming(shape, descr="<f8", data=b"\0" * 64):
+    """A .npy file with these words in its header."""
+    header = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return np.lib.format.magic(1, 0) + len(header).to_bytes(2, "little") + header + data
+
+
+def lying(content, *sizes):
+    """A .npz file whose directory says other sizes of its entry: (packed, unpacked)."""
+    plain = npz_of(a_npy=content)
+    at = plain.index(b"PK\x01\x02") + 20
+    return plain[:at] + struct.pack("<2I", *sizes) + plain[at + 8 :]
+
+
+def packed(count, method=zipfile.ZIP_DEFLATED):
+    """A .npz file of many zeros, in few bytes."""
+    buffer = streams.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        archive.writestr("a.npy", npy_of(np.zeros(count, "u1")))
+    return buffer.getvalue()
+
+
+def nested(entries, count):
+    """A .npz file whose entries are all the same bytes, so that it unpacks to far more than it has."""
+    content = packed(count)
+    first, end = content.index(b"PK\x01\x02"), content.index(b"PK\x05\x06")
+    record = content[first:end]
+    names = [f"{i:05}"[-5:].encode() for i in range(entries)]
+    directory = b"".join(record.replace(b"a.npy", name) for name in names)
+    numbers = struct.pack("<4H2IH", 0, 0, entries, entries, len(directory), first, 0)
+    return content[:first] + directory + b"PK\x05\x06" + numbers
+
 
 BAD = {
     "empty.npz": (b"", "zip"),
     "text.npz": (b"hello" * 100, "zip"),
     "pickle.npz": (pickle.dumps(Hostile()), "zip"),
     "npy.npz": (npy_of(np.ones(3)), "zip"),
-    "objects.npz": (npz_of(a_npy=npy_of(np.array([Hostile()], dtype=object))), "[Oo]bject"),
+    "objects.npz": (npz_of(a_npy=npy_of(np.array([Hostile()], dtype=object))), "no array of .* dtype object"),
     "pickle inside.npz": (npz_of(a_npy=pickle.dumps(Hostile())), ""),
     "no array.npz": (npz_of(readme=b"hello"), "its entry 'readme' is no array"),
     "record.npz": (npz_of(a_npy=npy_of(np.zeros(2, "i4,f4"))), "no array of numbers"),
     "short.npz": (npz_of(a_npy=npy_of(np.ones(9))[:-8]), ""),
-    "long.npz": (npz_of(a_npy=npy_of(np.ones(9)) + b"x"), "no array of numbers"),
-    "huge.npz": (npz_of(a_npy=HUGE + b"\0" * 64), ""),
+    "long.npz": (npz_of(a_npy=npy_of(np.ones(9)) + b"x"), r"says float64 of shape \(9,\), .* take 73 bytes"),
+    "huge.npz": (npz_of(a_npy=claiming((10**14,))), "take 64 bytes"),
+    "overflow.npz": (npz_of(a_npy=claiming((2**32, 2**32))), "take 64 bytes"),
+    "negative.npz": (npz_of(a_npy=claiming((-2, -4))), "take 64 bytes"),
+    "wide.npz": (npz_of(a_npy=claiming((1,), "<U500000000")), "take 64 bytes"),
+    "no width.npz": (npz_of(a_npy=claiming((10**15,), "<U0")), "take 64 bytes"),
+    "sub.npz": (npz_of(a_npy=claiming((1,), "(9999,9999)f8")), ""),
+    "words for a shape.npz": (npz_of(a_npy=claiming("('a',)")), ""),
+    "sizes.npz": (lying(claiming((2**27,)), 2**30, 2**30), "cannot have the 1073741824 bytes"),
+    "bomb.npz": (nested(20000, 10**6), "would unpack to"),
+    "lzma.npz": (packed(10**6, zipfile.ZIP_LZMA), "cannot have the"),
     "empty.safetensors": (b"", ""),
     "text.safetensors": (b"hello" * 100, ""),
     "long header.safetensors": ((1 << 60).to_bytes(8, "little") + b"{}", ""),
@@ -253,10 +293,14 @@ def test_a_bad_file_is_refused_by_name(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     content, reason = BAD[name]
     (tmp_path / name).write_bytes(content)
+    tracemalloc.start()
     with pytest.raises(
         ValueError, match=rf"load: .*{name}.* is not a .* file of arrays: .*{reason}"
     ) as caught:
         io.load(tmp_path / name)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 100_000 + 30 * len(content)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "pwned").exists()
 
@@ -281,6 +325,31 @@ def test_a_file_cut_short_or_changed_is_refused_or_read_whole(path):
             assert path.name in str(error)
         else:
             assert all(array.dtype.kind in "biufcU" for array in found.values())
+
+
+def test_what_is_packed_tightly_but_honestly_is_read(tmp_path):
+    (tmp_path / "a.npz").write_bytes(packed(10**6))
+    assert not io.load(tmp_path / "a.npz")["a"].any()
+
+
+def test_a_name_with_a_path_is_only_a_name(tmp_path):
+    (tmp_path / "in").mkdir()
+    with zipfile.ZipFile(tmp_path / "in" / "a.npz", "w") as archive:
+        for name in ("../up.npy", "/root.npy"):
+            archive.writestr(name, npy_of(np.ones(1)))
+    assert sorted(io.load(tmp_path / "in" / "a.npz")) == ["../up", "/root"]
+    assert os.listdir(tmp_path) == ["in"] and os.listdir(tmp_path / "in") == ["a.npz"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with a name, as on Linux and macOS")
+def test_what_has_no_end_is_refused(path):
+    os.mkfifo(path)  # opening it would wait for ever
+    with pytest.raises(ValueError, match=f"load: .*{path.name} is no file, but a device"):
+        io.load(path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ValueError, match=f"load: .*{path.name} is no file, but a folder"):
+        io.load(path)
 
 
 def test_two_entries_of_one_name_are_refused(tmp_path):

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -40,13 +41,13 @@ many = settings(max_examples=10 * settings.default.max_examples)  # a case takes
 
 @contextmanager
 def hired(size):
-    """A team of so many threads works for the kernels."""
-    team = threads.Team(size)
-    token = threads.team.set(team)
+    """A team of so many threads, or this team, works for the kernels."""
+    team, before = threads.Team(size) if isinstance(size, int) else size, threads.team()
+    threads.hire(team)
     try:
         yield team
     finally:
-        threads.team.reset(token)
+        threads.hire(before)
         team.dismiss()
 
 
@@ -652,13 +653,8 @@ class Watched(threads.Team):
     ],
 )
 def test_every_kernel_gives_work_to_the_team(work, worth_it):
-    team = Watched(2)
-    token = threads.team.set(team)
-    try:
+    with hired(Watched(2)) as team:
         work(np.ones((32, 12, 32, 32)))
-    finally:
-        threads.team.reset(token)
-        team.dismiss()
     assert set(team.parts) == {2}
 
 
@@ -683,7 +679,7 @@ def test_the_parts_run_at_the_same_time(two_threads):
 def test_without_a_team_and_on_a_gpu_the_caller_works_alone(two_threads):
     alone = [(0, 10)]
     assert threads.split(lambda lo, hi: (lo, hi), 10, object()) == alone
-    threads.team.set(None)
+    threads.hire(None)
     assert threads.split(lambda lo, hi: (lo, hi), 10, np.empty(0)) == alone
 
 
@@ -731,12 +727,62 @@ import numpy as np
 from minigan.kernels import threads
 
 team = threads.Team(2)
-threads.team.set(team)
-inner = lambda lo, hi: (lo, hi, threads.team.get() is team)
+threads.hire(team)
+inner = lambda lo, hi: (lo, hi, threads.team() is team)
 outer = lambda lo, hi: threads.split(inner, 4, np.empty(0))
 print(threads.split(outer, 2, np.empty(0)))
 """
     assert eval(run(code)) == [[(0, 2, True), (2, 4, False)], [(0, 4, False)]]
+
+
+def test_a_helper_heeds_the_callers_errstate(two_threads):
+    """The second half is a helper's, where 1e300² overflows."""
+    square = lambda lo, hi: np.full(hi - lo, 1e300) ** (lo + 1)
+    with pytest.warns(RuntimeWarning, match="overflow"):
+        threads.split(square, 2, np.empty(0))
+    with np.errstate(over="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert threads.split(square, 2, np.empty(0)) == [1e300, np.inf]
+    with np.errstate(over="raise"), pytest.raises(FloatingPointError):
+        threads.split(square, 2, np.empty(0))
+
+
+def test_several_threads_share_one_team(two_threads):
+    """Each gives it work, and work inside work, all the time: none waits for ever, nothing is mixed up."""
+    split = lambda work, n: threads.split(work, n, np.empty(0))
+    inner = lambda lo, hi: split(lambda i, j: list(range(lo + i, lo + j)), hi - lo)
+    right = []
+
+    def caller(n):
+        for _ in range(200):
+            parts = [part for half in split(inner, n) for part in half]
+            right.append([i for part in parts for i in part] == list(range(n)))
+
+    callers = [threading.Thread(target=caller, args=(n,), daemon=True) for n in (7, 10, 13)]
+    for thread in callers:
+        thread.start()
+    for thread in callers:
+        thread.join(timeout=60)
+    assert not any(thread.is_alive() for thread in callers)
+    assert right == [True] * 600
+
+
+def test_a_team_may_be_dismissed_while_another_thread_uses_it():
+    with hired(3) as team:
+        failed = []
+
+        def caller():
+            try:
+                for _ in range(300):
+                    assert threads.split(lambda lo, hi: hi - lo, 9, np.empty(0)) == [3, 3, 3]
+            except BaseException as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=caller, daemon=True)
+        thread.start()
+        while thread.is_alive():
+            team.dismiss()
+        assert not failed
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -747,7 +793,7 @@ import numpy as np
 from minigan.kernels import threads
 
 team = threads.Team(3)
-threads.team.set(team)
+threads.hire(team)
 
 def works():
     everyone = threading.Barrier(3)

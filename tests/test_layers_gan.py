@@ -783,7 +783,7 @@ def test_summary_of_nested_and_shared_modules():
     assert s.rows[5].shape == [(2, 4), (2, 1)]
     lines = str(s).splitlines()
     assert lines[4].startswith("    (body) Sequential  ")
-    assert lines[5].startswith("      (0) Linear × 3  ")
+    assert lines[5].startswith("      (0) Linear x 3  ")
     assert lines[7].startswith("  (2) Lambda  ")
     assert "(2, 4), (2, 1)" in lines[7]
 

@@ -163,6 +163,17 @@ def test_frozen():
     assert all(p.grad is None for p in m.parameters())
 
 
+def test_what_is_frozen_after_the_forward_collects_nothing():
+    m, x = Scale(), Tensor([[1.0, 1.0]], requires_grad=True)
+    y = m(x).sum()
+    with frozen(m):
+        y.backward()
+    assert x.grad is not None
+    assert all(p.grad is None for p in m.parameters())
+    y.backward()
+    assert all(p.grad is not None for p in m.parameters())
+
+
 def test_frozen_ends_with_an_exception_too():
     m = Scale()
     m.factor.requires_grad_(False)

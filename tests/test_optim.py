@@ -14,6 +14,7 @@ from minigan.backend import to_numpy
 from minigan.kernels import optim as kernels
 from minigan.optim import functional, schedules
 from minigan.testing import strategies
+from minigan.testing.strict import counting
 
 CHUNK = kernels.CHUNK
 
@@ -730,6 +731,35 @@ def test_clip_grad_norm_takes_all_gradients_as_one_vector(backend):
     assert optim.clip_grad_norm([idle], 1.0) == 0.0
 
 
+@pytest.mark.parametrize(
+    ("dtype", "size"),
+    [("float16", 2e4), ("float32", 1e30), ("float32", 1e-30), ("float64", 1e200), ("float64", 1e-200)],
+)
+def test_clip_grad_norm_of_numbers_whose_squares_do_not_fit(dtype, size, backend):
+    a, b = leaf([0.0, 0.0], backend, dtype=dtype), leaf([[0.0]], backend, dtype="float64")
+    nothing = leaf(np.zeros((0, 3)), backend, dtype=dtype)
+    a.grad = Tensor(np.array([3.0, 0.0]) * size, dtype=dtype, backend=backend)
+    b.grad = Tensor([[4.0 * size]], dtype="float64", backend=backend)
+    nothing.grad = Tensor(np.zeros((0, 3)), dtype=dtype, backend=backend)
+    norm = optim.clip_grad_norm([a, nothing, b], 1e-3 * size)
+    assert norm == pytest.approx(5 * size, rel=1e-3 if dtype == "float16" else 1e-6, abs=0)
+    if size > 1:
+        assert float(b.grad) / size == pytest.approx(0.8e-3, rel=1e-3)
+    assert a.grad.dtype == dtype
+
+
+def test_clip_grad_norm_waits_once_however_many_parameters_there_are():
+    waits = []
+    for count in (1, 20):
+        params = [leaf([0.0, 1.0], "strict") for _ in range(count)]
+        for p in params:
+            p.grad = Tensor([3.0, 4.0], backend="strict")
+        with counting() as counts:
+            optim.clip_grad_norm(params, 1e9)
+        waits.append(counts.to_host)
+    assert waits == [1, 1]
+
+
 def test_clip_grad_norm_of_what_is_not_finite_is_an_error():
     a = leaf([0.0, 0.0])
     for bad in (np.nan, np.inf):
@@ -744,26 +774,6 @@ def test_clip_grad_value(backend):
     optim.clip_grad_value([a, idle], 1.0)
     close(a.grad, [1.0, -1.0, 0.5], 0)
     assert idle.grad is None
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_clip_weights_before_and_after_they_moved_in(dtype, backend):
-    w, x = leaf([3.0, -4.0, 0.0], backend, dtype=dtype), leaf([1.0, 1.0, 1.0], backend, dtype=dtype)
-    for clip_first in (True, False):
-        if not clip_first:
-            optimizer = stepped([w], lambda params: optim.SGD(params, lr=1.0))
-            close(w, [-0.5, -1.5, -1.0], 0)
-        y = (x * w).sum()
-        optim.clip_weights([w], 0.5)
-        with pytest.raises(RuntimeError, match="given a new value"):
-            grad(y, x)
-    close(w, [-0.5, -0.5, -0.5], 0)
-    assert w.dtype == np.dtype(dtype)
-    ones([w])
-    optimizer.step()  # takes the clipped values in
-    close(optimizer._flat._memory[0], [-1.5, -1.5, -1.5], 0)
-    if backend != "cupy":
-        assert not w.data.flags.writeable
 
 
 # ----------------------------------------------------------------------- steps that have a gradient
@@ -912,7 +922,7 @@ MISTAKES = {
     "cosine": (lambda: schedules.cosine(1.0, 0), ValueError, "cosine: steps must be 1 or more"),
     "norm": (lambda: optim.clip_grad_norm([W], 0), ValueError, "clip_grad_norm: max_norm must be above 0"),
     "value": (lambda: optim.clip_grad_value([W * 2.0], 1), ValueError, "clip_grad_value: .* is no leaf"),
-    "weights": (lambda: optim.clip_weights(W, 1), TypeError, "clip_weights: params is a Tensor"),
+    "one": (lambda: optim.clip_grad_norm(W, 1), TypeError, "clip_grad_norm: params is a Tensor"),
 }  # fmt: skip
 
 

@@ -196,7 +196,7 @@ def test_kill_9_at_any_moment(program, whole, tmp_path):
     for _ in range(kills):
         how = ["--resume", folder] if (folder / "config.json").exists() else ["--out", folder]
         process = program(*how, "--quiet", "--save-every", 0, "--pause", 0.01)
-        wait_for(process, folder / ".lock", text=str(process.pid))
+        wait_for(process, folder / ".minigan.lock", text=str(process.pid))
         time.sleep(rng.uniform(0, 0.8 / kills))
         process.kill()
         assert process.communicate() == ("", "")
@@ -207,7 +207,7 @@ def test_kill_9_at_any_moment(program, whole, tmp_path):
     assert process.communicate() == ("", "")
     assert process.returncode == 0
     assert differences(what_is_left(folder), whole) == []
-    assert [path.name for path in folder.rglob("*") if re.match(r"\.(?!lock)|new|spare", path.name)] == []
+    assert [path.name for path in folder.rglob("*") if re.match(r"\.(?!minigan\.lock$)", path.name)] == []
 
 
 FILE_EVENTS = ("open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.truncate")

@@ -139,6 +139,35 @@ def test_indexing_as_in_numpy(index, backend):
     np.testing.assert_array_equal(grad(y.sum(), x).numpy(), expected)
 
 
+@pytest.mark.parametrize(
+    ("index", "says"),
+    [
+        ([0, 3], "index 3 is out of bounds for axis 0 with size 3"),
+        (np.array([[-4, 1]]), "index -4 is out of bounds for axis 0 with size 3"),
+        ((slice(None), [0, 4]), "index 4 is out of bounds for axis 1 with size 4"),
+        ((Ellipsis, [5]), "index 5 is out of bounds for axis 2 with size 5"),
+        ((None, 0, Ellipsis, [7], slice(1)), "index 7 is out of bounds for axis 1 with size 4"),
+        (([True, False, True], [0, 4]), "index 4 is out of bounds for axis 1 with size 4"),
+        ((np.ones((3, 4), bool), [5] * 12), "index 5 is out of bounds for axis 2 with size 5"),
+    ],
+    ids=str,
+)
+def test_positions_outside_are_refused(index, says, backend):
+    x = Tensor(np.ones((3, 4, 5)), backend=backend)
+    for there in (lambda: x[index], lambda: mg.scatter_add(x, index, x.shape)):
+        with pytest.raises(IndexError, match=says):
+            there()
+
+
+def test_take_refuses_positions_outside(backend):
+    x = Tensor(np.ones((3, 4)), backend=backend)
+    for wrong in ([0, 4], np.array(4), [[-5]]):
+        with pytest.raises(IndexError, match=r"take: index (4|-5) is out of bounds for axis 1 with size 4"):
+            mg.take(x, wrong, axis=1)
+    assert mg.take(x, [], axis=1).shape == (3, 0)
+    assert mg.take(x, [-4, 3], axis=1).shape == (3, 2)
+
+
 def test_tensors_as_indices(backend):
     x = leaf([1.0, 2.0, 3.0], backend)
     i = Tensor([2, 0, 2], backend=backend)

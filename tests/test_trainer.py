@@ -10,7 +10,6 @@ import re
 import signal
 import tempfile
 import threading
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +31,7 @@ from small_runs import (
     small_trainer,
     what_is_left,
 )
+from small_runs import networks as networks_of
 
 import minigan as mg
 from minigan import Tensor, io, nn, viz
@@ -171,13 +171,13 @@ def test_a_run_that_was_interrupted_ends_like_one_that_was_not(name, tmp_path, i
     def make(folder, resume=False):
         return small_trainer(folder, make_game(), resume=resume, **settings)
 
-    untrained = make(None).networks
+    untrained = networks_of(make(None))
     before = {who: network.state_dict() for who, network in untrained.items()}
     make(tmp_path / "whole").run(steps=7)
     trainer = run_with_stops(make, tmp_path / "parts", [3], steps=7)
     assert trainer.step == 7
     assert differences(what_is_left(tmp_path / "whole"), what_is_left(tmp_path / "parts")) == []
-    for who, network in trainer.networks.items():  # somebody who never moved would pass, too
+    for who, network in networks_of(trainer).items():  # somebody who never moved would pass, too
         moved = [not np.array_equal(value, before[who][name]) for name, value in network.state_dict().items()]
         assert sum(moved) > len(moved) / 2
 
@@ -325,12 +325,13 @@ def test_it_is_the_loop_that_one_would_write(reuse):
     trainer.run(steps=7)
 
     game = small_game("wasserstein", "gp", reuse_fakes=reuse)
-    batches, noise, numbers = Batches(images(), BATCH, 5), Noise(NOISE, BATCH, 5), count()
+    batches, draws, players = Batches(images(), BATCH, 5), Draws(5), 2 + (not reuse)
     for step in range(7):
         game.d[2].rng = stream(5, "d.2", step)
         reals = [mg.tensor.constant(batches.at(2 * step + i)) for i in range(2)]
         sizes = [len(real) for real in reals] + [len(reals[-1])] * (not reuse)
-        noises = [noise.at(next(numbers), size) for size in sizes]
+        zs = [draws.at(step).noise((BATCH, NOISE), i=i, of=players) for i in range(players)]
+        noises = [z[:size] for z, size in zip(zs, sizes, strict=True)]
         alternating_step(game, reals, noises, stream(5, "terms", step))
     for mine, theirs in ((game.g, trainer.play.game.g), (game.d, trainer.play.game.d)):
         for name, value in mine.state_dict().items():
@@ -358,9 +359,7 @@ def test_the_records_are_means_over_the_epoch(tmp_path, in_haste):
     assert [(r["epoch"], r["step"]) for r in records] == [(1, 5), (2, 10)]
     for record, part in zip(records, (reports[:5], reports[5:]), strict=True):
         for name in ("loss_d", "loss_g", "d_real", "d_fake_before", "d_fake_after"):
-            assert record[name] == pytest.approx(
-                np.mean([getattr(report, name) for report in part]), rel=1e-12
-            )
+            assert record[name] == pytest.approx(np.mean([float(report[name]) for report in part]), rel=1e-12)
     assert 0 < records[0]["seconds"] < records[1]["seconds"]
 
 
@@ -383,7 +382,9 @@ def test_what_is_drawn_is_the_average_of_g(tmp_path, in_haste):
     twin, z = mlp()[0].eval(), Draws(3).at(0).noise((4, NOISE), purpose="samples")
     twin.load_state_dict(average)
     np.testing.assert_allclose(trainer.play.sample(z), twin(z).numpy(), rtol=0, atol=1e-6)
-    assert not np.allclose(trainer.play.sample(z), copy.deepcopy(trainer.play.game.g).eval()(z).numpy(), atol=1e-6)
+    assert not np.allclose(
+        trainer.play.sample(z), copy.deepcopy(trainer.play.game.g).eval()(z).numpy(), atol=1e-6
+    )
 
 
 def test_drawing_leaves_the_run_alone():
@@ -394,7 +395,7 @@ def test_drawing_leaves_the_run_alone():
         assert np.array_equal(before, drawn.play.sample(Draws(0).at(0).noise((7, NOISE))))
         drawn.train_step()
     for who in "gd":
-        a, b = (trainer.networks[who].state_dict() for trainer in (quiet, drawn))
+        a, b = (networks_of(trainer)[who].state_dict() for trainer in (quiet, drawn))
         assert all(np.array_equal(a[name], b[name]) for name in a)
     assert all(module.training for module in drawn.play.game.g.modules())
 
@@ -412,7 +413,9 @@ def test_a_layer_in_two_places_of_g(tmp_path, in_haste):
     trainer = run_with_stops(make, tmp_path / "parts", [3], epochs=2)
     assert differences(what_is_left(tmp_path / "whole"), what_is_left(tmp_path / "parts")) == []
     z = Draws(0).at(0).noise((4, NOISE))
-    assert np.array_equal(load_generator(tmp_path / "parts", make(None).game.g)(z).numpy(), trainer.play.sample(z))
+    assert np.array_equal(
+        load_generator(tmp_path / "parts", make(None).play.game.g)(z).numpy(), trainer.play.sample(z)
+    )
 
 
 @pytest.mark.parametrize("ema", [0, 0.9])
@@ -534,7 +537,7 @@ def test_without_a_discriminator_only_g_is_reported(tmp_path, in_haste, capfd):
     assert re.fullmatch(r"epoch   1  step      5  L_G \d+\.\d{3}  \d+\.\d\d ms/step  0:00 left\n", line)
     record = json.loads((tmp_path / "metrics.jsonl").read_text())
     assert record["loss_g"] > 0
-    assert record["loss_d"] is record["d_real"] is record["d_fake_before"] is record["d_fake_after"] is None
+    assert record.keys() == {"epoch", "step", "seconds", "loss_g"}
 
 
 @pytest.mark.parametrize(
@@ -616,7 +619,7 @@ def test_the_first_number_that_is_not_finite_is_named(who, how, penalty_name, me
     saved = io.load(tmp_path / "checkpoint.npz")
     assert saved["trainer.step"] == 3
     mine = "d" if "L_D" in str(error.value) else "g"  # this player has not moved
-    for name, value in trainer.networks[mine].named_parameters():
+    for name, value in networks_of(trainer)[mine].named_parameters():
         assert np.array_equal(value.numpy(), saved[f"{mine}.{name}"])
 
 
@@ -624,7 +627,7 @@ def test_the_first_number_that_is_not_finite_is_named(who, how, penalty_name, me
 @pytest.mark.parametrize("who", "gd")
 def test_a_weight_that_was_infinite_is_named(who):
     trainer = small_trainer()
-    trainer.networks[who][0].bias.data = np.full(6, np.inf)
+    networks_of(trainer)[who][0].bias.data = np.full(6, np.inf)
     with pytest.raises(
         NonFiniteError, match=rf"step 1: .*the parameter 0.bias of {who.upper()} is not finite"
     ):
@@ -641,9 +644,9 @@ def test_what_is_not_finite_is_never_saved(what, tmp_path, in_haste):
     trainer.run(1)
     before = all_bytes(tmp_path)
     part, _, name = what.partition(".")
-    state = trainer._parts()[part].state_dict()
+    state = trainer.play.parts()[part].state_dict()
     state[name] = np.full_like(state[name], np.inf)
-    trainer._parts()[part].load_state_dict(state)
+    trainer.play.parts()[part].load_state_dict(state)
     with pytest.raises(NonFiniteError, match=f"after step 5 .*{name}"):
         trainer.save()
     assert all_bytes(tmp_path) == before
@@ -680,11 +683,11 @@ WRONG = {
     "d_steps 1.5": ({"d_steps": 1.5}, "d_steps must be a whole number, not 1.5"),
     "seed -1": ({"seed": -1}, "seed"),
     "seed 0.5": ({"seed": 0.5}, "seed must be a whole number, not 0.5"),
-    "noise 0": ({"noise": 0}, "size=0"),
+    "noise 0": ({"noise": 0}, r"noise: shape \(4, 0\)"),
     "noise 5": ({"noise": 5}, r"linear: input of shape \(4, 5\) and weight of shape \(6, 3\)"),
     "kind": ({"noise_kind": "pink"}, "kind='pink'; there are 'normal' and 'uniform'"),
     "ema": ({"ema": 1.0}, "decay=1.0 must be 0 or more and less than 1"),
-    "no samples": ({"samples": 0}, "batch=0 must be 1 or more"),
+    "no samples": ({"samples": 0}, "samples must be 1 or more, not 0"),
     "both at once": ({"simultaneous": True, "d_steps": 2}, "d_steps=2 must be 1"),
     "one player at once": ({"simultaneous": True, "game": small_game("gmmn")}, "D"),
     "consensus": ({"game": small_game("hinge", "consensus")}, "simultaneous"),

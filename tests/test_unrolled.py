@@ -8,8 +8,9 @@ import pytest
 
 from minigan import Tensor, grad, nn
 from minigan.gan.divergences import KL, JensenShannon
-from minigan.gan.losses import Hinge, Minimax, NonSaturating, RelativisticPairing, Wasserstein
+from minigan.gan.losses import Hinge, Minimax, NonSaturating, Wasserstein
 from minigan.gan.penalties import R1, GradientPenalty
+from minigan.gan.relativistic import RelativisticPairing
 from minigan.gan.steps import (
     Game,
     Report,

@@ -37,8 +37,9 @@ import tables
 from minigan import Tensor, grad, nn
 from minigan.gan import Game, Term
 from minigan.gan.consensus import Consensus
-from minigan.gan.losses import Loss, Minimax, NonSaturating, RelativisticPairing, Wasserstein
+from minigan.gan.losses import Loss, Minimax, NonSaturating, Wasserstein
 from minigan.gan.penalties import R1, R2, GradientPenalty
+from minigan.gan.relativistic import RelativisticPairing
 from minigan.gan.steps import gradients, joint_losses, move
 from minigan.gan.weight_limits import WeightClipping
 from minigan.optim import SGD, Optimizer

@@ -39,7 +39,7 @@ from minigan.metrics import judge_parzen
 from minigan.nn import init
 from minigan.optim import SGD
 from minigan.streams import stream
-from minigan.training import EMA, Noise
+from minigan.training import EMA, Draws
 
 parser = study.arguments(__doc__, "parzen_mnist", seeds=1, mnist=True)
 
@@ -118,7 +118,7 @@ def gan(results: study.Results, size: dict, data: tuple, seed: int, name: str) -
 
     g_sgd, d_sgd = SGD(g.parameters(), rate(0.1), momentum=0.5), SGD(d.parameters(), rate(0.05), momentum=0.5)
     game = Game(g, d, NonSaturating(), g_sgd, d_sgd)
-    batches, noise = Batches(train, BATCH, seed, where), Noise(NOISE, BATCH, seed, "uniform", where)
+    batches, draws = Batches(train, BATCH, seed, where), Draws(seed, where)
     ema, curves = EMA(g, DECAY), {"curve": [], "averaged": []}
     parts = {
         "g": g, "d": d, "g_sgd": g_sgd, "d_sgd": d_sgd, "ema": ema,
@@ -131,7 +131,8 @@ def gan(results: study.Results, size: dict, data: tuple, seed: int, name: str) -
         for i, layer in enumerate(d):
             if isinstance(layer, nn.Dropout):
                 layer.rng = stream(seed, f"dropout {i}", step)
-        simultaneous_step(game, Tensor(batches.at(step)), noise.at(step))
+        now = draws.at(step)
+        simultaneous_step(game, now.batch(batches), now.noise((BATCH, NOISE), "uniform"))
         ema.update(g)
         if (step + 1) % (size["every"] * len(batches)) == 0:
             for network, curve in zip((g, ema.module(g)), curves.values(), strict=True):

@@ -46,7 +46,7 @@ from minigan.data import wgan_gp_grid, wgan_gp_ring, wgan_gp_swiss_roll
 from minigan.gan import Game, GradientPenalty, Report, Term, WeightClipping, losses
 from minigan.gan.penalties import between, input_gradients
 from minigan.gan.steps import discriminator_step
-from minigan.optim import Adam, Optimizer, RMSprop
+from minigan.optim import SGD, Adam, Optimizer, RMSprop
 from minigan.streams import stream
 
 DATA = {"8 Gaussians": wgan_gp_ring(), "25 Gaussians": wgan_gp_grid(), "swiss roll": wgan_gp_swiss_roll()}
@@ -126,7 +126,8 @@ class Trial:
             if self.method == "clipping"
             else Adam(d.parameters(), self.rate, (0.5, 0.9))
         )
-        return Game(RealPlusNoise(), d, losses.Wasserstein(), None, optimizer, terms=[METHODS[self.method]])
+        idle = SGD([Tensor(0.0, requires_grad=True)], 0.0)  # G stands still
+        return Game(RealPlusNoise(), d, losses.Wasserstein(), idle, optimizer, terms=[METHODS[self.method]])
 
     def points(self, game: Game, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Real points and their fakes, (count, 2) both."""

@@ -37,14 +37,14 @@ from players import NOISE
 from samples import digit_images, drawn, known_by
 from scipy import stats
 
-from minigan import Tensor, nn
+from minigan import nn
 from minigan.data import Batches, scaled
 from minigan.finite import NonFiniteError
 from minigan.gan import Game, alternating_step, by_name
 from minigan.metrics import digit_classifier, frechet_distance, moments
 from minigan.optim import Adam
 from minigan.streams import stream
-from minigan.training import Noise
+from minigan.training import Draws
 
 # name: (loss, penalty, options of the loss). The last three are not in the paper.
 OBJECTIVES: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -112,14 +112,16 @@ def trial(
     adam_g, adam_d = (Adam(network.parameters(), lr, (0.5, 0.999)) for network in (g, d))
     game = Game(g, d, loss, adam_g, adam_d, by_name.penalty(penalty))
     batches = Batches(data, size["batch"], seed, backend)
-    noise = Noise(NOISE, size["batch"], seed, "uniform", backend)
+    draws, shape = Draws(seed, backend), (size["batch"], NOISE)
     parts = {"g": g, "d": d, "adam_g": adam_g, "adam_d": adam_d, "loss": loss}  # BEGAN's has a k
     threads = 1 if size["network"] == "linear" else None
     try:
         for step in study.steps(unfinished, parts, -(-epochs * len(batches) // d_steps), threads=threads):
             turns = range(step * d_steps, (step + 1) * d_steps)
-            real = [Tensor(batches.at(turn)) for turn in turns]
-            z = [noise.at(turn, len(x)) for turn, x in zip(turns, real, strict=True)]
+            real = [draws.at(turn).batch(batches) for turn in turns]
+            z = [
+                draws.at(turn).noise(shape, "uniform")[: len(x)] for turn, x in zip(turns, real, strict=True)
+            ]
             with np.errstate(all="ignore"):  # alternating_step looks for infinite numbers itself
                 alternating_step(game, real, z, stream(seed, "terms", step))
         distance = judge.drawn(g, seed)

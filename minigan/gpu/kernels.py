@@ -65,7 +65,7 @@ def _running_averages() -> Any:
         "T mean, T var, T mu, T variance, float64 share, float64 correction",
         "T new_mean, T new_var",
         "new_mean = mean * T(1 - share) + mu * T(share);"
-        "new_var = var * T(1 - share) + variance * T(share * correction)",
+        "new_var = var * T(1 - share) + variance * T(correction) * T(share)",
         "running_averages",
     )
 

@@ -1,7 +1,7 @@
-"""CuPy, and what may stand in its way: no package or two, no driver, no libraries, no memory.
+"""CuPy, and what may stand in its way.
 
-Each thing that may be missing has a sentence of its own, with its cure; docs/gpu.md lists them all. What CuPy
-13 and 14 say themselves was looked up on a machine without a driver.
+Where CuPy's own words are clear they are passed on, in one line. Where they are not, or where the cure is
+hard to find, there is a sentence here; docs/gpu.md lists them all.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ __all__ = ["bytes_in_words", "cuda_of_driver", "cuda_version", "cupy_wheels", "l
 
 # CuPy comes in one package for each CUDA. All of them bring the same module `cupy`.
 PACKAGES = ("cupy", *(f"cupy-cuda{major}x" for major in range(11, 20)))
-# The first NVIDIA driver for each CUDA; later ones run it, too (docs.nvidia.com/deploy/cuda-compatibility).
-DRIVERS = {12: 525, 13: 580}
-OLDEST_GPU = 75  # CUDA 13 has no code for a compute capability below 7.5
+MAJORS = (12, 13)  # the CUDAs that there is a package for; newer drivers run them, too
+ELSE = "see docs/gpu.md, or use --backend numpy"
 
 
 def load() -> Any:
@@ -39,21 +38,15 @@ def load() -> Any:
     except Exception as error:  # a broken CuPy may raise anything
         if isinstance(error, ModuleNotFoundError) and error.name == "cupy" and not wheels:
             raise _unusable(f"CuPy is not installed; {_install()}") from None
-        if why := _no_place_for_kernels(error):  # CuPy 14 makes that folder when it is imported
-            raise _unusable(why) from None
-        # A package whose files another one has taken along when it was uninstalled looks like this, too.
-        cure = f'pip install --force-reinstall "{_with_cuda(wheels[0])}"' if wheels else _install()
-        raise _unusable(f"CuPy does not load ({_one_line(error)}); {cure}") from None
+        raise _unusable(f"CuPy does not load ({_one_line(error)}); {ELSE}") from None
     try:
         devices = runtime.getDeviceCount()
+        if devices:
+            _try(cupy)
     except Exception as error:
-        raise _unusable(_why_no_device(error, runtime)) from None
+        raise _unusable(_why(error, runtime, wheels)) from None
     if devices == 0:
         raise _unusable(_hidden())
-    try:
-        _try(cupy)
-    except Exception as error:
-        raise _unusable(_why_no_result(error, cupy, wheels)) from None
     return cupy
 
 
@@ -69,29 +62,29 @@ def _unusable(why: str) -> BackendError:
     return BackendError(f"backend 'cupy': {why}")
 
 
-def _why_no_device(error: Exception, runtime: Any) -> str:
-    """What CUDA means when it cannot even count its devices."""
+def _why(error: Exception, runtime: Any, wheels: list[str]) -> str:
+    """What keeps a CuPy that loads from computing."""
     if "cudaErrorNoDevice" in str(error):
         return _hidden()
-    try:
-        wanted, driver = runtime.runtimeGetVersion(), runtime.driverGetVersion()
-    except Exception:
-        wanted, driver = None, None
-    if "cudaErrorInsufficientDriver" not in str(error) or wanted is None or driver is None:
+    if "cudaErrorInsufficientDriver" in str(error):
+        return _driver_too_old(runtime.runtimeGetVersion(), runtime.driverGetVersion(), wheels)
+    if lacks_memory(error):
         return (
-            f"CUDA does not count its devices ({_one_line(error)}); if nvidia-smi fails as well, install the "
-            "NVIDIA driver anew, or restart the machine after an update; or use --backend numpy"
+            f"the GPU has no memory left to begin with ({_one_line(error)}); close other programs that use "
+            "it (nvidia-smi lists them), or choose another GPU with CUDA_VISIBLE_DEVICES"
         )
+    return f"CuPy does not work ({type(error).__name__}: {_one_line(error)}); {ELSE}"
+
+
+def _driver_too_old(wanted: int, driver: int, wheels: list[str]) -> str:
     if driver == 0:  # CUDA says "insufficient" where there is none, too
         return (
             "there is no NVIDIA driver; install one, version 580 or later for CUDA 13, or 525 or later for "
             "CUDA 12 (nvidia-smi shows it; a container needs --gpus all), or use --backend numpy"
         )
-    cure, first = "update the NVIDIA driver", DRIVERS.get(wanted // 1000)
-    if first and driver // 1000 < wanted // 1000:
-        cure += f" to {first} or later"
-        if wheel := _wheel_for(driver):
-            cure += f', or pip uninstall -y {" ".join(cupy_wheels())}, then pip install "{_with_cuda(wheel)}"'
+    cure = "update the NVIDIA driver"
+    if driver // 1000 < wanted // 1000 and (wheel := _wheel_for(driver)):
+        cure += f', or pip uninstall -y {" ".join(wheels)}, then pip install "{wheel}[ctk]"'
     return (
         f"this CuPy wants CUDA {cuda_version(wanted)}, the NVIDIA driver offers CUDA {cuda_version(driver)}; "
         f"{cure}"
@@ -105,67 +98,6 @@ def _hidden() -> str:
     else:
         cure = "does nvidia-smi list one? A container needs --gpus all"
     return f"there is a driver, but no GPU that this process may see; {cure}; or use --backend numpy"
-
-
-def _why_no_result(error: Exception, cupy: Any, wheels: list[str]) -> str:
-    """What stands in the way of computing, on a device that is there."""
-    if lacks_memory(error):
-        return (
-            f"the GPU has no memory left to begin with ({_one_line(error)}); close other programs that use "
-            "it (nvidia-smi lists them), or choose another GPU with CUDA_VISIBLE_DEVICES"
-        )
-    if why := _no_place_for_kernels(error):
-        return why
-    missing = _missing_library(error) or _missing_header(error)
-    if missing:
-        if wheels and wheels[0] != "cupy":
-            cure = f'pip install -U "{_with_cuda(wheels[0])}"'
-        else:
-            cure = "install the CUDA Toolkit, and set CUDA_PATH to its folder"
-        return f"CuPy does not find {missing}; {cure}"
-    try:
-        wanted, capability = cupy.cuda.runtime.runtimeGetVersion(), cupy.cuda.Device().compute_capability
-        if wanted >= 13000 and int(capability) < OLDEST_GPU:
-            packages = " ".join(wheels or ["cupy"])
-            return (
-                f"this GPU has compute capability {capability[:-1]}.{capability[-1]}, and CUDA 13 needs 7.5 "
-                f'or more; pip uninstall -y {packages}, then pip install "{_with_cuda("cupy-cuda12x")}"'
-            )
-    except Exception:
-        pass  # then the cause must do
-    return (
-        f"the GPU is there, but CuPy cannot compute on it ({type(error).__name__}: {_one_line(error)}); see "
-        "what python -m minigan info says, or use --backend numpy"
-    )
-
-
-def _missing_library(error: Exception) -> str | None:
-    """CUDA's library that was not found, in CuPy's words or in those of the system."""
-    patterns = (
-        r'Failure finding "([^"]+)"',  # CuPy 14
-        r"failed to load (\S+?):",  # CuPy 13, NVRTC
-        r"(\S+\.so[.\d]*): cannot open shared object file",  # Linux
-        r"failed to open (nvrtc-builtins\S+?\.(?:dll|so[.\d]*))",  # NVRTC's own
-    )
-    found = next(filter(None, (re.search(pattern, str(error)) for pattern in patterns)), None)
-    return f"CUDA's library {found[1]}" if found else None
-
-
-def _missing_header(error: Exception) -> str | None:
-    found = re.search(r'cannot open source file "([^"]+)"', str(error))  # NVRTC
-    if found:
-        return f"CUDA's header file {found[1]}"
-    return "CUDA's header files" if "Failed to find CUDA headers" in str(error) else None  # CuPy 14
-
-
-def _no_place_for_kernels(error: Exception) -> str | None:
-    """CuPy keeps what it compiles in files, and cannot do without."""
-    if not isinstance(error, OSError) or error.filename is None:
-        return None
-    return (
-        f"CuPy cannot keep its compiled kernels ({error.filename}: {error.strerror}); set CUPY_CACHE_DIR to "
-        "a folder that can be written"
-    )
 
 
 def cupy_wheels() -> list[str]:
@@ -209,34 +141,22 @@ def cuda_version(number: int) -> str:
 
 
 def _wheel_for(driver: int) -> str | None:
-    """The package of CuPy that fits a driver; None if it is too old for all of them."""
-    major = min(driver // 1000, max(DRIVERS))
-    return f"cupy-cuda{major}x" if major in DRIVERS else None
-
-
-def _with_cuda(package: str) -> str:
-    """With CUDA's libraries and header files, which CuPy from version 14 on can bring along."""
-    return package if package == "cupy" else f"{package}[ctk]"
+    """The package of CuPy that fits a driver; None if it is too old for all of them, or not there."""
+    major = min(driver // 1000, MAJORS[-1])
+    return f"cupy-cuda{major}x" if major in MAJORS else None
 
 
 def _install() -> str:
-    """The command that brings CuPy: the one for this machine's driver if there is one."""
+    """The command that brings CuPy, with CUDA's libraries: for this machine's driver if there is one."""
     driver = cuda_of_driver()
     if wheel := _wheel_for(driver):
-        return f'pip install "{_with_cuda(wheel)}" (the NVIDIA driver offers CUDA {cuda_version(driver)})'
-    if driver:
-        return (
-            f"first update the NVIDIA driver, which offers CUDA {cuda_version(driver)} only, to 525 or later "
-            f'for CUDA 12, then pip install "{_with_cuda("cupy-cuda12x")}"'
-        )
-    wheels = (f'for CUDA {major}: pip install "{_with_cuda(f"cupy-cuda{major}x")}"' for major in DRIVERS)
-    return ", ".join(wheels)
+        return f'pip install "{wheel}[ctk]" (the NVIDIA driver offers CUDA {cuda_version(driver)})'
+    return ", ".join(f'for CUDA {major}: pip install "cupy-cuda{major}x[ctk]"' for major in MAJORS)
 
 
 def _one_line(error: BaseException) -> str:
-    """The last line that says anything: where CuPy and CUDA put the cause."""
-    lines = [line.strip(" =") for line in str(error).splitlines() if line.strip(" =")]
-    return lines[-1] if lines else type(error).__name__
+    """CuPy's own words, without the frame that it draws around some of them."""
+    return " ".join(re.sub("={4,}", " ", str(error)).split()) or type(error).__name__
 
 
 # ------------------------------------------------------------------------------- when a device has no room

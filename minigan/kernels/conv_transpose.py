@@ -30,6 +30,9 @@ def conv_transpose2d(y: Array, weight: Array, how: Geometry, size: Pair, bias: A
     if (gpu := gpu_kernels(y, weight)) is not None:
         columns = matmul(pixels_of(y), matrix_of(weight, few=False).T)
         return gpu.col2im(columns, (len(y), weight.shape[1], *size), weight.shape[2:], how, bias)
+    # By phases, each pixel of the image takes KH · KW / stride² products of channels, many of them with zeros
+    # from outside ȳ if the image is much larger. Adding up takes as many for `places` pixels only, but then
+    # its sums go through memory: it is the better way where the others have half as many products again.
     places = y.shape[2] * y.shape[3] * how.stride[0] * how.stride[1]
     if are_few(weight.shape[1]) or size[0] * size[1] > 1.5 * places:
         return _by_adding_up(y, weight, how, size, bias)
@@ -73,15 +76,19 @@ class _Phase(NamedTuple):
     h + padding = r + stride · m, with the same remainder r for all of them. Entry i at place q paints the
     pixel h = q · stride + i · dilation - padding, so i takes part if i · dilation = r + stride · t for some
     t, and then q = m - t. Thus x̄[m] = Σ over t of w[t] ȳ[m - t]: a convolution, with the kernel turned round.
+
+    With stride 2, padding 1, a kernel of 4 and 14 places, the image has 28 pixels. Those with r = 0 are
+    1, 3 ... 27, with m = 1, 2 ... 14. Entries 2 and 0 take part (t = 1, 0): pixel 1 is painted by entry 2 at
+    place 0 and by entry 0 at place 1; pixel 27 by entry 2 at place 13, while place 14 lies outside.
     """
 
-    start: int  # the first pixel
-    pixels: int  # how many pixels
-    entries: slice  # the i, from the last to the first, so that m - t rises
-    kernel: int  # how many i
-    spread: int  # from one t to the next
-    first: int  # m - t for the first pixel and the first of `entries`: a place, perhaps outside
-    border: int  # how far the places reach outside
+    start: int  # the first pixel: 1
+    pixels: int  # how many of them: 14
+    entries: slice  # the i, from the last to the first, so that m - t rises: [2::-2]
+    kernel: int  # how many i: 2
+    spread: int  # from one t to the next: 1 (more if the kernel is dilated)
+    first: int  # m - t for the first pixel and the first of `entries`, a place, perhaps outside: 0
+    border: int  # how far the places reach outside: 1
 
 
 def _phases(size: int, places: int, kernel: int, stride: int, padding: int, dilation: int) -> list[_Phase]:

@@ -51,14 +51,17 @@ def empty(xp: Any, shape: tuple[int, ...], dtype: Any, memory: tuple[int, ...]) 
 
 
 def windows(x: Array, kernel: Pair, stride: Pair, dilation: Pair) -> Array:
-    """(N, C, H, W) → (N, C, KH, KW, OH, OW): what each kernel entry sees at each place. A view."""
+    """(N, C, H, W) → (N, C, KH, KW, OH, OW): what each kernel entry sees at each place. A view.
+
+    `[...]` gives it a base: CuPy's as_strided has none, and would pass for an array with memory of its own.
+    """
     n, c, height, width = x.shape
     (kh, kw), (sh, sw), (dh, dw) = kernel, stride, dilation
     oh, ow = Geometry(stride, (0, 0), dilation).size_after((height, width), kernel)
     at_n, at_c, at_h, at_w = x.strides
     return xp_of(x).lib.stride_tricks.as_strided(
         x, (n, c, kh, kw, oh, ow), (at_n, at_c, at_h * dh, at_w * dw, at_h * sh, at_w * sw)
-    )
+    )[...]
 
 
 def add_windows(columns: Array, image: Array, stride: Pair, dilation: Pair) -> None:

@@ -69,7 +69,7 @@ def running_averages(
     if (gpu := gpu_kernels(mean, var, mu, variance)) is not None:
         return gpu.running_averages(mean, var, mu, variance, share, n)
     new_mean = mean * (1 - share) + mu * share
-    new_var = var * (1 - share) + variance * (share * (n / (n - 1)))
+    new_var = var * (1 - share) + variance * (n / (n - 1)) * share
     return new_mean.astype(mean.dtype, copy=False), new_var.astype(var.dtype, copy=False)
 
 

@@ -76,7 +76,7 @@ def _cells(row: LayerRow) -> list[str]:
     """A row as text: children are indented, and what is 0 is left empty, so that the numbers stand out."""
     depth = row.name.count(".") + 1 if row.name else 0
     name = f"({row.name.rpartition('.')[2]}) " if row.name else ""
-    times = f" × {row.calls}" if row.calls > 1 else ""
+    times = f" x {row.calls}" if row.calls > 1 else ""
     several = isinstance(row.shape, list)
     shape = ", ".join(map(str, row.shape)) if several else str(row.shape)  # type: ignore[arg-type]
     numbers = [f"{n:,}" if n else "" for n in (row.parameters, row.multiply_adds)]

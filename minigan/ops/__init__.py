@@ -3,9 +3,14 @@
 Read elementwise.py first, then reduce.py and shape.py, linear.py, conv.py, norm.py.
 """
 
+import builtins as _builtins
+
 from ..tensor import Tensor
+from . import conv as _conv
 from . import elementwise as _elementwise
 from . import linear as _linear
+from . import norm as _norm
+from . import pool as _pool
 from . import reduce as _reduce
 from . import shape as _shape
 from .conv import *  # noqa: F403
@@ -15,6 +20,14 @@ from .norm import *  # noqa: F403
 from .pool import *  # noqa: F403
 from .reduce import *  # noqa: F403
 from .shape import *  # noqa: F403
+
+# `from minigan.ops import *` leaves Python's own abs, max, min, pow and sum as they are.
+__all__ = [
+    name
+    for file in (_elementwise, _reduce, _shape, _linear, _conv, _norm, _pool)
+    for name in file.__all__
+    if not hasattr(_builtins, name)
+]
 
 # The operators and methods of Tensor, each an op. `-` with the Tensor on the right is the same op.
 OPERATORS = {

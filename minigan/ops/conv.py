@@ -8,7 +8,8 @@ never leaves it:
     x = conv_transpose2d(y, w)  ȳ = conv2d(x̄, w)                w̄ = conv2d_weight(x̄, y)
     w = conv2d_weight(x, y)     x̄ = conv_transpose2d(y, w̄)      ȳ = conv2d(x, w̄)
 
-The array code is in kernels/conv.py, and in a few lines each in kernels/simple.py. Weights have PyTorch's
+The array code is in kernels/conv.py, that of conv_transpose2d (so the gradient of the image, too) in
+kernels/conv_transpose.py, and all of it in a few lines each in kernels/simple.py. Weights have PyTorch's
 layout: (O, C/groups, KH, KW) for conv2d; for conv_transpose2d the same array, so that C/groups are the
 channels that come out.
 """

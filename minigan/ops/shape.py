@@ -232,15 +232,19 @@ def flip(x: Any, axis: int | Sequence[int] | None = None) -> Tensor:
 
 
 def getitem(x: Any, index: Any) -> Tensor:
-    """y = x[index], with everything NumPy indexes with        x̄ = zeros with ȳ added at [index]"""
+    """y = x[index], with everything NumPy indexes with        x̄ = zeros with ȳ added at [index]
+
+    Positions outside are an IndexError, unless they are on a GPU already: there CuPy wraps them around.
+    """
     x = tensor(x, "getitem")
-    return _getitem(x, _safe_index(index, x), "getitem")
+    return _getitem(x, _safe_index("getitem", index, x, x.shape), "getitem")
 
 
 def scatter_add(values: Any, index: Any, shape: int | Sequence[int]) -> Tensor:
     """y = zeros(shape); y[index] += values, every repetition counted        v̄ = ȳ[index]"""
     values = tensor(values, "scatter_add")
-    index, shape = _safe_index(index, values), _shape(shape)
+    shape = _shape(shape)
+    index = _safe_index("scatter_add", index, values, shape)
     xp = xp_of(values._data)
     taken = _getitem(constant(xp.broadcast_to(xp.zeros((), values.dtype), shape)), index, "scatter_add").shape
     if taken != values.shape:
@@ -273,6 +277,9 @@ def _scatter_add(values: Tensor, index: Any, shape: Shape) -> Tensor:
 def take(x: Any, indices: Any, axis: int = 0) -> Tensor:
     """y = the entries of x at whole-number positions along an axis: an embedding lookup if axis = 0
 
+    A position outside is an IndexError. Only those that are on a GPU already are not looked at, since that
+    would mean to wait for it: there CuPy wraps them around.
+
     >>> take([[0.0, 1.0], [2.0, 3.0]], [1, 1, 0])
     Tensor([[2., 3.],
             [2., 3.],
@@ -283,14 +290,44 @@ def take(x: Any, indices: Any, axis: int = 0) -> Tensor:
     positions = _safe_array(indices, x)
     if positions.dtype.kind == "b":
         raise TypeError("take: the indices are booleans; use x[mask] to select where a mask holds")
+    _check_positions("take", indices, positions, axis, x.shape)
     return _getitem(x, (slice(None),) * axis + (positions,), "take")
 
 
-def _safe_index(index: Any, x: Tensor) -> Any:
-    """The index in a form that nobody can change before the backward walk."""
-    if not isinstance(index, tuple):
-        return _safe_part(index, x)
-    return tuple(_safe_part(part, x) for part in index)
+def _safe_index(op: str, index: Any, x: Tensor, shape: Shape) -> Any:
+    """The index, for an array of `shape` beside x, in a form that nobody can change before the walk back."""
+    parts = index if isinstance(index, tuple) else (index,)
+    safe = [_safe_part(part, x) for part in parts]
+    if type(x._data) is not np.ndarray:
+        axis, taken = 0, [_axes_taken(part) for part in safe]
+        for given, made, axes in zip(parts, safe, taken, strict=True):
+            if made is Ellipsis:
+                axis += len(shape) - sum(taken)
+            elif hasattr(made, "dtype") and axis < len(shape):
+                _check_positions(op, given, made, axis, shape)
+            axis += axes
+    return tuple(safe) if isinstance(index, tuple) else safe[0]
+
+
+def _axes_taken(part: Any) -> int:
+    """How many axes a part of an index is for."""
+    if part is None or part is Ellipsis or isinstance(part, bool):
+        return 0
+    return part.ndim if hasattr(part, "dtype") and part.dtype.kind == "b" else 1
+
+
+def _check_positions(op: str, given: Any, made: Any, axis: int, shape: Shape) -> None:
+    """Refuse positions outside, as NumPy does. CuPy does not; so look while they are on this machine."""
+    if type(made) is np.ndarray or made.dtype.kind == "b" or isinstance(given, Tensor):
+        return
+    if _backend.home_of(given).name == "numpy":
+        positions, length = np.asarray(given), shape[axis]
+        outside = positions[(positions < -length) | (positions >= length)]
+        if outside.size:
+            raise IndexError(
+                f"{op}: index {outside[0]} is out of bounds for axis {axis} with size {length} "
+                f"(the Tensor has shape {shape})"
+            )
 
 
 def _safe_part(part: Any, x: Tensor) -> Any:

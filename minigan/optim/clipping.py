@@ -1,4 +1,4 @@
-"""Keeping gradients, or weights, within bounds. Call these between backward() and step().
+"""Keeping gradients within bounds. Call these between backward() and step().
 
 A Tensor never changes, so what is clipped here is a new Tensor in the place of the old `.grad`.
 """
@@ -9,12 +9,12 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from ..backend import xp_of
+from ..backend import Array, xp_of
 from ..ops.elementwise import clip
 from ..tensor import Tensor
 from .flat import leaves
 
-__all__ = ["clip_grad_norm", "clip_grad_value", "clip_weights"]
+__all__ = ["clip_grad_norm", "clip_grad_value"]
 
 
 def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> float:
@@ -25,7 +25,8 @@ def clip_grad_norm(params: Iterable[Tensor], max_norm: float) -> float:
     """
     max_norm = _bound("clip_grad_norm: max_norm", max_norm)
     found = [(p, p.grad) for p in leaves(params, "clip_grad_norm") if p.grad is not None]
-    norm = math.hypot(*(float(xp_of(g._data).sqrt((g._data * g._data).sum())) for _, g in found))
+    norms = [_norm(g._data) for _, g in found if g.size]
+    norm = float(_norm(xp_of(found[0][1]._data).stack(norms))) if norms else 0.0  # a GPU is waited for once
     if not math.isfinite(norm):
         raise ValueError(
             f"clip_grad_norm: the norm of the gradients is {norm}; no factor repairs that. Look for the op "
@@ -46,14 +47,12 @@ def clip_grad_value(params: Iterable[Tensor], limit: float) -> None:
             p.grad = clip(p.grad, -limit, limit)
 
 
-def clip_weights(params: Iterable[Tensor], limit: float) -> None:
-    """Each entry of each parameter between -limit and limit: how the first WGAN bounded its critic's slope
-
-    (Arjovsky et al. 2017: limit 0.01, after each step of the critic.)
-    """
-    limit = _bound("clip_weights: limit", limit)
-    for p in leaves(params, "clip_weights"):
-        p.data = xp_of(p._data).clip(p._data, -limit, limit)
+def _norm(a: Array) -> Array:
+    """s √Σ (a / s)², with s the largest |a|, so that no square overflows or vanishes; float64, 0-d"""
+    xp = xp_of(a)
+    s = xp.abs(a).max()
+    s = xp.where((s > 0) & (s < math.inf), s, xp.ones_like(s))
+    return s.astype("f8") * xp.sqrt(xp.square(a / s).sum(dtype="f8"))
 
 
 def _bound(what: str, value: Any) -> float:

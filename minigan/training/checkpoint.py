@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from .. import io
+from ..files import unfinished, whole_file
 
 __all__ = ["RunError", "read_checkpoint", "write_checkpoint"]
 
@@ -31,22 +32,28 @@ class RunError(Exception):
 
 def write_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
     """Put `state` into the folder's checkpoint. The one that was there is kept as the previous one."""
-    now, previous, new = folder / NAME, folder / PREVIOUS, folder / f"new.{NAME}"
+    now = folder / NAME
     try:
-        io.save(new, {"format": FORMAT, **state})
-        if now.exists():
-            spare = folder / f"spare.{NAME}"
-            spare.unlink(missing_ok=True)
-            try:
-                os.link(now, spare)  # a second name for the same file: at no moment is it without one
-            except OSError:  # a file system without links
-                shutil.copyfile(now, spare)
-            os.replace(spare, previous)
-            spare.unlink(missing_ok=True)  # it stays where `previous` was another name of the same file
-        os.replace(new, now)
+        with whole_file(now) as file:
+            io.write_npz(file, {"format": FORMAT, **state})
+            file.flush()  # a full disk is noticed here, while both old ones are there
+            if now.exists():
+                _keep(now, folder / PREVIOUS)
     except OSError as error:
-        new.unlink(missing_ok=True)
         raise RunError(f"{now}: cannot be written: {error.strerror or error}") from error
+
+
+def _keep(now: Path, previous: Path) -> None:
+    """Give the file `now` the name `previous` as well: at no moment is it without one."""
+    spare = unfinished(previous)
+    try:
+        try:
+            os.link(os.path.realpath(now), spare)
+        except OSError:  # a file system without links
+            shutil.copyfile(now, spare)
+        os.replace(spare, previous)
+    finally:
+        spare.unlink(missing_ok=True)  # it stays where `previous` was another name of the same file
 
 
 def read_checkpoint(folder: Path, oldest: int = FORMAT) -> dict[str, np.ndarray]:
@@ -60,22 +67,14 @@ def read_checkpoint(folder: Path, oldest: int = FORMAT) -> dict[str, np.ndarray]
     try:
         state = io.load(path)
     except (OSError, ValueError, MemoryError) as error:
-        reason = getattr(error, "strerror", None) or str(error).partition(": ")[2] or str(error)
+        reason = getattr(error, "strerror", None) or str(error).replace(f"load: {path}", "it")
         raise RunError(f"{path}: cannot be read: {reason}{hint}") from error
     found = state.pop("format", None)
     if found is None:
         raise RunError(f"{path}: this is no checkpoint of a training run (it has no entry 'format')")
-    if found.ndim or not oldest <= found <= FORMAT:
+    if found.ndim or found.dtype.kind not in "iu" or not oldest <= found <= FORMAT:
         raise RunError(
             f"{path}: its format is {found}, and this version of minigan reads format {FORMAT}; go on "
             "with the version that config.json names"
         )
     return state
-
-
-def tidy(folder: Path) -> None:
-    """Remove what a run that was killed while it wrote has left behind."""
-    unfinished = [f".*.{kind}.????????" for kind in ("npz", "png", "gif", "json", "jsonl")]  # see files.py
-    for pattern in (f"new.{NAME}", f"spare.{NAME}", *unfinished):
-        for path in folder.glob(pattern):
-            path.unlink(missing_ok=True)

@@ -40,6 +40,7 @@ from .trainer import Trainer
 
 __all__ = ["arguments", "game", "looks_at_slopes", "natural", "parse", "positive", "run", "trainer", "voice"]
 
+LESS = "close other programs that use the GPU (nvidia-smi lists them), or take smaller batches or networks"
 # What may be said together with --resume; everything else is as the run began.
 FREE = ("epochs", "quiet", "tensorboard", "data_dir", "save_every", "capture")
 
@@ -128,7 +129,7 @@ def run(
     argv: Sequence[str] | None = None,
 ) -> None:
     """Parse the arguments, call main(options), and end with an exit code that says how it went."""
-    for stream_out in (sys.stdout, sys.stderr):  # a terminal or file that cannot show "→" gets "?"
+    for stream_out in (sys.stdout, sys.stderr):  # what a terminal or file cannot show becomes "?"
         if hasattr(stream_out, "reconfigure"):
             stream_out.reconfigure(errors="replace")
     try:
@@ -152,7 +153,7 @@ def run(
     except Exception as error:
         lack = shortage(error)  # a MemoryError of CuPy's, too, or what CUDA calls by another name
         if lack is not None:
-            print(f"{parser.prog}: {lack}; {_how_to_need_less(options)}", file=sys.stderr)
+            print(f"{parser.prog}: {lack}; {LESS}", file=sys.stderr)
         elif isinstance(error, RunError | DataError | BackendError | OSError | MemoryError):
             print(f"{parser.prog}: {error}", file=sys.stderr)
         else:
@@ -168,34 +169,6 @@ def _tf32(options: argparse.Namespace) -> AbstractContextManager[Any]:
         voice(options)("--tf32 has no effect on the backend numpy, which multiplies in full precision")
         return nullcontext()
     return performance(threads=1, keep_memory=False, tf32=True)
-
-
-def _how_to_need_less(options: argparse.Namespace) -> str:
-    """What can be changed in a training program that needs more memory than a GPU has."""
-    close = "close other programs that use the GPU (nvidia-smi lists them)"
-    if getattr(options, "program", None) is None:  # not a training program
-        return close
-    batch, cures = _batch(options), []
-    if getattr(options, "filters", 1) > 1 and not getattr(options, "conv_d", False):
-        cures.append(f"take fewer --filters than {options.filters}")
-    if batch is None:  # it has not come so far
-        cures.append(f"give command_line.trainer() in {sys.argv[0]} a smaller batch")
-    else:
-        close += f" and go on with --resume {shlex.quote(str(options.out))}"
-        if batch > 1:
-            half = f"command_line.trainer(..., batch={batch // 2}) in {sys.argv[0]}"
-            cures.append(f"take smaller batches than {batch} images: {half}")
-    another = " for another run" if options.resume is not None and cures else ""  # this one keeps what it has
-    return ", or ".join([close, *cures]) + another
-
-
-def _batch(options: argparse.Namespace) -> int | None:
-    """The images in a batch of this run, if it has come far enough to say so in its config.json."""
-    try:
-        batch = read_config(options.out)["settings"]["batch"]
-    except (RunError, OSError, KeyError, TypeError):
-        return None
-    return batch if isinstance(batch, int) else None
 
 
 def looks_at_slopes(options: argparse.Namespace) -> bool:

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 __all__ = ["Interrupted", "Progress", "Signals"]
 
@@ -40,7 +40,7 @@ class Progress:
     def step(self, report: Mapping[str, Any]) -> None:
         """A step is done."""
         if self._bar is not None and self._bar.update(1):
-            self._bar.set_description_str(_numbers(report), refresh=False)
+            self._bar.set_description_str(_shown(_numbers(report), sys.stderr), refresh=False)
 
     def epoch(self, record: Mapping[str, Any], seconds_a_step: float) -> None:
         """An epoch is done; `record` is its line in metrics.jsonl."""
@@ -54,21 +54,29 @@ class Progress:
         """A line of text, above the bar if there is one."""
         if self._quiet:
             return
+        text = _shown(text, sys.stdout)
         try:
             if self._bar is not None:
                 self._bar.write(text)
             else:
                 print(text, flush=True)
-        except (
-            OSError,
-            ValueError,
-        ):  # nobody listens any more, as after `| head`: train on
+        except (OSError, ValueError):  # nobody listens any more, as after `| head`: train on
             self._quiet = True
 
     def close(self) -> None:
         """Leave the terminal as it should be."""
         if self._bar is not None:
             self._bar.close()
+
+
+def _shown(text: str, stream: TextIO | None) -> str:
+    """The text as the stream can encode it: an arrow may become "->", and anything else "?"."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+        return text
+    except UnicodeEncodeError:
+        return text.replace("→", "->").encode(encoding, "replace").decode(encoding)
 
 
 def _numbers(found: Mapping[str, Any]) -> str:

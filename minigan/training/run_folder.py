@@ -16,24 +16,25 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from .. import viz
-from ..files import whole_file
+from ..files import remove_unfinished, whole_file
 from ..nn import Module
 from ..optim import Optimizer
 from ..process import blas
-from .checkpoint import NAME, PREVIOUS, RunError, tidy
+from ..version import __version__
+from .checkpoint import NAME, PREVIOUS, RunError
 from .play import Play
 
 __all__ = ["RunFolder", "description", "free_folder", "read_config"]
 
 SAME = ("settings", "networks", "data", "backend")  # what must not change when a run goes on
 TRACES = ("config.json", "metrics.jsonl", NAME, PREVIOUS)  # where one of these is, there is a run
+RESULTS = ("curves.png", "progress.gif")  # what it writes besides, with the pictures in samples/
 
 
 class RunFolder:
@@ -55,14 +56,20 @@ class RunFolder:
             raise RunError(
                 f"{self.path}: holds a run already; go on with it (--resume {self.path}), or take another"
             )
+        else:
+            for found in (*(self.path / name for name in RESULTS), *self._pictures()):
+                if found.exists():
+                    raise RunError(
+                        f"{found}: is there already, and would be overwritten; take another folder"
+                    )
         try:
             (self.path / "samples").mkdir(parents=True, exist_ok=True)
             self.open()
             if not resume and any((self.path / name).exists() for name in TRACES):
                 raise RunError(f"{self.path}: another run has just begun here; take another folder")
-            tidy(self.path)
-            tidy(self.path / "samples")
-            if not resume:
+            if resume:
+                self._tidy()
+            else:
                 self.describe()
         except BaseException as error:
             self.close()
@@ -80,6 +87,17 @@ class RunFolder:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+    def _pictures(self) -> list[Path]:
+        """What `draw` has saved, in the order of the epochs."""
+        found = (self.path / "samples").glob("epoch_*.png")
+        return sorted((path for path in found if _epoch_of(path) >= 0), key=_epoch_of)
+
+    def _tidy(self) -> None:
+        """Remove what the run has left half written if it was killed."""
+        for name in (*TRACES, *RESULTS):
+            remove_unfinished(self.path, name)
+        remove_unfinished(self.path / "samples", "epoch_*.png")
 
     def is_untouched(self) -> bool:
         """Whether the run was stopped before anything was kept of it: there is a description, and no more."""
@@ -114,7 +132,7 @@ class RunFolder:
             records = self.records(step)
             _write(self.path / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in records))
             last = max((record.get("epoch", 0) for record in records), default=0)
-            for path in (self.path / "samples").glob("epoch_*.png"):
+            for path in self._pictures():
                 if _epoch_of(path) > last:
                     path.unlink()
         except OSError as error:
@@ -139,8 +157,7 @@ class RunFolder:
 
     def film(self) -> None:
         """Make progress.gif of the pictures."""
-        frames = sorted((self.path / "samples").glob("epoch_*.png"), key=_epoch_of)
-        if frames:
+        if frames := self._pictures():
             try:
                 viz.gif(self.path / "progress.gif", frames)
             except OSError as error:
@@ -148,9 +165,9 @@ class RunFolder:
 
 
 def _epoch_of(path: Path) -> int:
-    """The number in samples/epoch_0012.png; -1 in a name that somebody else has made up."""
+    """The number in samples/epoch_0012.png; -1 in a name that `draw` would not give."""
     number = path.stem.partition("_")[2]
-    return int(number) if number.isdecimal() else -1
+    return int(number) if number.isdecimal() and path.stem == f"epoch_{int(number):04d}" else -1
 
 
 def free_folder(name: str, parent: str | os.PathLike[str] = "runs") -> Path:
@@ -182,7 +199,7 @@ def description(play: Play, seed: int, backend: str, options: Mapping[str, Any])
     parts = play.parts()
     optimizers = {who: part.settings() for who, part in parts.items() if isinstance(part, Optimizer)}
     return {
-        "minigan": metadata.version("minigan"),
+        "minigan": __version__,
         "options": dict(options),
         "settings": {"seed": seed, **play.settings(), "optimizers": optimizers},
         "networks": {who: repr(part) for who, part in parts.items() if isinstance(part, Module)},
@@ -207,7 +224,9 @@ def _compare(folder: Path, there: Mapping[str, Any], here: Mapping[str, Any]) ->
         old, new = there.get(part), here.get(part)
         if old == new:
             continue
-        if isinstance(old, dict) and isinstance(new, dict):
+        for _ in range(2 if part == "data" else 1):  # a dict of data sets, each of them a dict
+            if not (isinstance(old, dict) and isinstance(new, dict)):
+                break
             key = next(key for key in {**old, **new} if old.get(key, "unknown") != new.get(key, "unknown"))
             old, new, part = old.get(key, "unknown"), new.get(key, "unknown"), f"{part}, {key}"
         was, now = (" ".join(str(value).split()) for value in (old, new))
@@ -221,7 +240,7 @@ def _locked(folder: Path) -> IO[bytes] | None:
         import fcntl
     except ImportError:  # Windows
         return None
-    file = open(folder / ".lock", "a+b", buffering=0)  # noqa: SIM115
+    file = open(folder / ".minigan.lock", "a+b", buffering=0)  # noqa: SIM115
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         file.truncate(0)

@@ -215,8 +215,8 @@ class Trainer:
             if not math.isfinite(mean):
                 raise NonFiniteError(
                     f"steps {self.step - self._count + 1} to {self.step}: {name} became infinite or NaN. On "
-                    "a GPU this is noticed only where losses are read; the same run with --backend numpy tells "
-                    "the step and the op"
+                    "a GPU this is noticed only where losses are read; the same run with --backend numpy "
+                    "tells the step and the op"
                 )
         return means
 
