@@ -268,12 +268,7 @@ def sigmoid(x: Any) -> Tensor:
     Computed as e^min(x, 0) / (1 + e^-|x|): no exponential overflows, and small values stay exact.
     """
     x = tensor(x, "sigmoid")
-    return record("sigmoid", _sigmoid(x._data), (x, lambda g, y: g * (y * (1 - y))), output=True)
-
-
-def _sigmoid(x: Array) -> Array:
-    xp = xp_of(x)
-    return xp.exp(xp.minimum(x, 0)) / (1 + xp.exp(-xp.abs(x)))
+    return record("sigmoid", kernels.sigmoid(x._data), (x, lambda g, y: g * (y * (1 - y))), output=True)
 
 
 def softplus(x: Any) -> Tensor:
@@ -282,9 +277,7 @@ def softplus(x: Any) -> Tensor:
     Computed as max(x, 0) + log(1 + e^-|x|), which never overflows.
     """
     x = tensor(x, "softplus")
-    xp = xp_of(x._data)
-    data = xp.maximum(x._data, 0) + xp.log1p(xp.exp(-xp.abs(x._data)))
-    return record("softplus", data, (x, lambda g: g * sigmoid(x)))
+    return record("softplus", kernels.softplus(x._data), (x, lambda g: g * sigmoid(x)))
 
 
 def relu(x: Any) -> Tensor:
@@ -336,7 +329,7 @@ def silu(x: Any) -> Tensor:
         s = sigmoid(x)
         return g * (s * (1 + clip(x, -most, most) * (1 - s)))
 
-    return record("silu", xp_of(x._data).maximum(x._data, -most) * _sigmoid(x._data), (x, vjp))
+    return record("silu", xp_of(x._data).maximum(x._data, -most) * kernels.sigmoid(x._data), (x, vjp))
 
 
 def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
