@@ -1,4 +1,4 @@
-"""Optimisers: from gradients to better parameters. Read optimizers.py first, then kernels/optim.py."""
+"""Optimisers: from gradients to better parameters. The rules are in functional.py, who applies them in optimizers.py."""
 
 from . import functional as functional
 from . import schedules as schedules
