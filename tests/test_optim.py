@@ -15,7 +15,6 @@ import minigan as mg
 from minigan import Tensor, grad, nn, no_grad, optim
 from minigan.backend import to_numpy
 from minigan.kernels import optim as kernels
-from minigan.kernels import threads
 from minigan.optim import functional, schedules
 from minigan.testing import strategies
 from minigan.testing.strict import counting
@@ -210,14 +209,8 @@ def test_adam_by_several_threads_is_adam_by_one(rng):
     results = []
     for size in (1, 3):
         mine = kernels.Piece(*(a.copy() for a in piece[:4]), tuple(a.copy() for a in piece.kept))
-        team = threads.Team(size) if size > 1 else None
-        token = threads.team.set(team)
-        try:
+        with mg.performance(threads=size, keep_memory=False):
             kernels.adam([mine], 0.1)
-        finally:
-            threads.team.reset(token)
-            if team is not None:
-                team.dismiss()
         results.append([mine.new, *mine.kept])
     for one, other in zip(*results, strict=True):
         assert np.array_equal(one, other)

@@ -1,4 +1,4 @@
-"""Optimisers: from gradients to better parameters. The rules are in functional.py, who applies them in optimizers.py."""
+"""Optimisers: from gradients to parameters. The rules are in functional.py; optimizers.py applies them."""
 
 from . import functional as functional
 from . import schedules as schedules

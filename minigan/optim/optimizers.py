@@ -96,7 +96,7 @@ class Optimizer:
             self._counts += 1
         else:
             memory = None
-            for i in chosen:
+            for i in chosen:  # not [chosen]: a GPU would have to be sent the list
                 self._counts[i : i + 1] += 1
         pieces = [
             Piece(
