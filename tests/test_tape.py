@@ -451,11 +451,11 @@ def test_gradients_share_no_memory(backend):
     a, b, c = (leaf(np.ones((2, 3)), backend) for _ in range(3))
     g = Tensor(np.ones((3, 2)), backend=backend)
     ga, gb, gc = grad((a + b).mT + c.reshape(3, 2), [a, b, c], g)
-    arrays = [ga.data, gb.data, gc.data, g.data]
+    arrays, xp = [ga.data, gb.data, gc.data, g.data], mg.backend.xp_of(g.data)
     for i, one in enumerate(arrays):
         for other in arrays[i + 1 :]:
-            assert not np.shares_memory(one, other)
-        assert one is g.data or one.base is None or backend == "strict"
+            assert not xp.may_share_memory(one, other)
+        assert one is g.data or one.base is None
 
 
 def test_the_grad_field_can_be_cleared_and_set_on_leaves_only(backend):
@@ -480,8 +480,9 @@ def test_copies_are_tensors_of_their_own(duplicate, backend):
     assert twin.requires_grad
     assert twin.node is not w.node
     close(twin.grad, [2.0, 4.0])
-    with pytest.raises(ValueError, match="read-only"):
-        twin.data[...] = 7.0
+    if backend == "numpy":  # the others know no read-only arrays
+        with pytest.raises(ValueError, match="read-only"):
+            twin.data[...] = 7.0
     y = (w * twin).sum()
     close(grad(y, [w, twin])[0], [1.0, 2.0])
     twin.data = [5.0, 5.0]
@@ -490,7 +491,8 @@ def test_copies_are_tensors_of_their_own(duplicate, backend):
         grad(y, w)
     constant = duplicate(Tensor([1.0], backend=backend))
     assert not constant.requires_grad
-    assert not constant.data.flags.writeable
+    if backend == "numpy":
+        assert not constant.data.flags.writeable
     w.requires_grad_(False)
     assert not duplicate(w).requires_grad
     with pytest.raises(TypeError, match="detach"):

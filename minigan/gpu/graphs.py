@@ -5,7 +5,7 @@
         graph, result = recorder.record(work)      work() launches kernels; they are noted, not done
         graph.replay()                             now they are done, and the arrays of `result` are filled
 
-**This file has not run on a GPU yet.** The tests check it against stand-ins for CuPy and cuBLAS.
+**This file has not run on a GPU yet.** The tests run it with the real CuPy on a CPU (tests/cupy_on_cpu).
 
 CUDA records what is launched on a stream between begin_capture and end_capture. Addresses and plain numbers
 are recorded as they are. Two things have to be seen to.

@@ -26,7 +26,7 @@ What is outside: the moving average of G, whose decay changes in the first steps
 The arrays of weights and buffers, and the numbers of the Report, are written to by the next replay. Whoever
 wants to keep them must copy them. (The Trainer does so for pictures and checkpoints.)
 
-How a step is recorded is the backend's matter: gpu/graphs.py for CuPy, testing/strict.py for the tests.
+How CuPy records is said in gpu/graphs.py.
 """
 
 from __future__ import annotations
@@ -41,7 +41,6 @@ from .. import nn
 from ..backend import Array
 from ..data.batches import Batches
 from ..gan.steps import Game, Report
-from ..kernels import device
 from ..optim import Optimizer
 from ..tensor import Tensor, constant
 
@@ -69,8 +68,8 @@ Play = Callable[[Place], Report]
 def obstacle(game: Game, batches: Batches, before_step: Any = None) -> str | None:
     """Why steps of this game cannot be recorded, as far as that can be known before; None if they can."""
     backend = batches.backend.name
-    if backend == "numpy":
-        return "the backend numpy launches nothing that could be recorded"
+    if backend != "cupy":
+        return f"the backend {backend} launches nothing that could be recorded"
     if before_step is not None:
         return "before_step may change something in each step"
     if not batches.even:
@@ -270,18 +269,7 @@ def _bring_back(several: Sequence[_Kept]) -> None:
     moves = [(each.array, each.current()) for each in several if each.current() is not each.array]
     moves = [(first, now.copy() if id(now) in firsts else now) for first, now in moves]
     for first, now in moves:
-        _writable(first)[...] = now
-
-
-def _writable(array: Array) -> Array:
-    """The same memory, to write to: the tape has sealed it, where the array library knows such a thing."""
-    if not isinstance(array, np.ndarray):
-        return array
-    sealed = not array.flags.writeable
-    array.setflags(write=True)
-    view = array.view()
-    array.setflags(write=not sealed)
-    return view
+        first[...] = now
 
 
 def _in_words(error: Exception) -> str:
@@ -293,9 +281,6 @@ def _in_words(error: Exception) -> str:
 
 def _recorder(backend: _backend.Backend) -> Any:
     """What records launches of this backend: something with products() and record(work)."""
-    fused = device.of(backend.xp.empty(0))
-    if hasattr(fused, "recorder"):
-        return fused.recorder
     from . import graphs  # for CuPy only, and loaded only here
 
     return graphs.Recorder()

@@ -4,11 +4,13 @@
     if fused is not None:
         return fused.leaky_relu(x, slope)
 
-What they compute is in fused.py, in a few lines each; how, in cuda.cu.
+What they compute is in gpu/formulas.py, in a few lines each. For CuPy they are gpu/kernels.py; for any other
+array library, the formulas.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 from typing import Any
 
@@ -16,18 +18,14 @@ import numpy as np
 
 from ..backend import Array, backend_of
 
-_known: dict[type, Any] = {np.ndarray: None}
-
-
-def register(array_type: type, kernels: Any) -> None:
-    """Say which kernels there are for arrays of this type: something with the functions of fused.py."""
-    _known[array_type] = kernels
-
 
 def of(x: Array) -> Any:
     """The fused kernels for arrays like x; None where there are none."""
-    kind = type(x)
-    if kind not in _known:
-        on_gpu = backend_of(x).name == "cupy"
-        _known[kind] = importlib.import_module("minigan.gpu.kernels") if on_gpu else None
-    return _known[kind]
+    return None if type(x) is np.ndarray else _of(backend_of(x).name)
+
+
+@functools.cache
+def _of(backend: str) -> Any:
+    if backend == "numpy":  # a subclass of its arrays
+        return None
+    return importlib.import_module("minigan.gpu." + ("kernels" if backend == "cupy" else "formulas"))

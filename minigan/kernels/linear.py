@@ -30,7 +30,7 @@ def product(a: Array, b: Array) -> Array:
     xp = xp_of(a)
     if a.shape[1] == 1:
         return a * b  # each pair once, nothing to add up
-    wide = a.shape[0] < b.shape[1] and isinstance(a, np.ndarray)
+    wide = a.shape[0] < b.shape[1] and type(a) is np.ndarray
     dtype = np.result_type(a.dtype, b.dtype)
     out = xp.empty((a.shape[0], b.shape[1]), dtype, order="F" if wide else "C")
     if wide:

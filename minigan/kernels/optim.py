@@ -25,14 +25,14 @@ def _pieces(*arrays: Array | None) -> Iterator[list]:
     first = arrays[0]
     assert first is not None
     size = first.size
-    length = CHUNK if isinstance(first, np.ndarray) else max(size, 1)
+    length = CHUNK if type(first) is np.ndarray else max(size, 1)
     for start in range(0, size, length):
         yield [None if a is None else a[start : start + length] for a in arrays]
 
 
 def _scratch(p: Array) -> Array:
     """Memory for what is computed on the way: as long as a piece."""
-    return xp_of(p).empty(min(CHUNK, p.size) if isinstance(p, np.ndarray) else p.size, p.dtype)
+    return xp_of(p).empty(min(CHUNK, p.size) if type(p) is np.ndarray else p.size, p.dtype)
 
 
 def _decayed(p: Array, g: Array, weight_decay: float) -> Array:

@@ -15,7 +15,7 @@ SHORT, WORTH = 16, 1 << 10  # entries along the axis, at most; entries in all, a
 
 def suits(x: Array, axes: tuple[int, ...]) -> bool:
     """Whether this is the faster way. On a GPU it would be many small steps instead of one."""
-    return isinstance(x, np.ndarray) and x.size >= WORTH and len(axes) == 1 and 2 <= x.shape[axes[0]] <= SHORT
+    return type(x) is np.ndarray and x.size >= WORTH and len(axes) == 1 and 2 <= x.shape[axes[0]] <= SHORT
 
 
 def extreme(name: str, x: Array, axis: int) -> Array:
