@@ -168,7 +168,7 @@ class Optimizer:
         if complaints:
             raise ValueError("\n".join([f"load_state_dict: does not fit this {self.kind}", *complaints]))
         self.steps_done = int(values["steps_done"])
-        self._counts = get(self.flat.backend).from_numpy(values["counts"].astype(np.int64))
+        self._counts[...] = get(self.flat.backend).from_numpy(values["counts"].astype(np.int64))
         for name, memory in self._memories.items():
             for i in range(len(self.params)):
                 value = values[f"{name}.{i}"].astype(self.flat.dtype)
