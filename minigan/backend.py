@@ -33,6 +33,7 @@ __all__ = [
     "seal",
     "shortage",
     "to_numpy",
+    "weak",
     "xp_of",
 ]
 
@@ -185,6 +186,13 @@ def asarray(value: Any, backend: Backend, dtype: Any = None, copy: bool = True) 
     if array.dtype.kind not in "fiub":
         raise _not_numbers(value, array.dtype)
     return backend.from_numpy(array if dtype is None else array.astype(dtype))
+
+
+def weak(value: Any) -> Any:
+    """A NumPy scalar as the Python number that it is; anything else as it is."""
+    if isinstance(value, np.generic) and value.dtype.kind in "fiub":
+        return float(value) if value.dtype.kind == "f" else value.item()
+    return value
 
 
 def _not_numbers(value: Any, dtype: Any) -> TypeError:

@@ -54,6 +54,7 @@ leaky_relu = _formula("leaky_relu", "T x, T slope", "x <= 0 ? (slope == 0 ? 0 : 
 leaky_relu_backward = _formula(
     "leaky_relu_backward", "T g, T x, T slope", "slope == 0 ? (x != 0 ? g : 0) : x > 0 ? g : slope * g"
 )
+masked = _formula("masked", "T x, bool keep", "keep ? x : 0")
 tanh_backward = _formula("tanh_backward", "T g, T x", "g * (1 - x * x)")
 softplus = _formula("softplus", "T x", "(x > 0 ? x : 0) + log1p(exp(-fabs(x)))")
 sigmoid = _formula("sigmoid", "T x", "exp(x < 0 ? x : 0) / (1 + exp(-fabs(x)))")

@@ -34,19 +34,46 @@ def leaky_relu(x: Array, slope: float) -> Array:
 
 
 def leaky_relu_backward(g: Array, y: Array, slope: float) -> Array:
-    """g where y > 0, else slope · g: by arithmetic, since choosing on a random mask is slow."""
+    """g where y > 0, else slope · g. With slope 0, y is relu's: 0 where y = 0, else g.
+
+    By arithmetic, since choosing on a random mask is slow. ∞ · 0 is NaN, so slope 0 works like `masked`.
+    """
     xp = xp_of(g)
     if (gpu := gpu_kernels(g, y)) is not None:
         return gpu.leaky_relu_backward(g, y, slope)
+    whole = _WHOLE.get(g.dtype.char)
 
     def piece(g: Array, y: Array, out: Array) -> None:
         xp.greater(y, 0, out=out, casting="unsafe")  # 1 or 0
-        if slope != 0:
-            out *= 1 - slope
-            out += slope
+        out *= 1 - slope
+        out += slope
         out *= g
 
-    return _by_pieces(piece, g, y)
+    def choose(g: Array, y: Array, out: Array) -> None:
+        if whole is None:
+            out[...] = masked(g, y != 0)
+        else:
+            bits = out.view(whole)
+            xp.not_equal(y, 0, out=bits, casting="unsafe")  # 1 or 0
+            bits *= g.view(whole)
+
+    return _by_pieces(piece if slope else choose, g, y)
+
+
+_WHOLE = {"e": "i2", "f": "i4", "d": "i8"}  # whole numbers of as many bits
+
+
+def masked(g: Array, keep: Array) -> Array:
+    """g where `keep` holds, else 0; the two broadcast.
+
+    The bits of g, read as whole numbers, times 1 or 0: ten times as fast as `where` on a random mask, and
+    unlike a product of floats it makes 0 of ∞ and NaN.
+    """
+    if type(g) is np.ndarray and (whole := _WHOLE.get(g.dtype.char)) is not None:
+        return np.multiply(g.view(whole), keep).view(g.dtype)
+    if g.shape == keep.shape and (gpu := gpu_kernels(g)) is not None:
+        return gpu.masked(g, keep)
+    return xp_of(g).where(keep, g, g.dtype.type(0))
 
 
 def relu(x: Array) -> Array:

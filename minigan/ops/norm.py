@@ -9,6 +9,7 @@ from weakref import ref
 import numpy as np
 
 from ..backend import Array, xp_of
+from ..kernels import elementwise
 from ..kernels import norm as kernels
 from ..tensor import Tensor, record, shortcut
 from .elementwise import astype
@@ -40,7 +41,9 @@ def batch_norm(
     on_statistics is called with μ and σ² of the batch (arrays of shape (C,)): a layer keeps its running
     averages this way.
     """
-    x, eps = tensor(x, "batch_norm"), number("batch_norm", "eps", eps)
+    known = (weight, *(running or ()))
+    x = tensor(x, "batch_norm", like=next((t for t in known if isinstance(t, Tensor)), None))
+    eps = number("batch_norm", "eps", eps)
     if eps < 0:
         raise ValueError(f"batch_norm: eps={eps} must not be negative")
     if x.ndim < 2:
@@ -159,11 +162,11 @@ def dropout(x: Any, rate: float, rng: Any) -> Tensor:
     if not 0 <= rate < 1:
         raise ValueError(f"dropout: rate={rate} must be 0 or more and less than 1")
     keep = xp_of(x._data).asarray(rng.random(x.shape, dtype="float32") >= rate)
-    return _dropout(x, keep * x.dtype.type(1 / (1 - rate)))
+    return _dropout(x, keep, 1 / (1 - rate))
 
 
-def _dropout(x: Tensor, mask: Array) -> Tensor:
-    """x · mask: linear in x, and its own adjoint"""
-    xp = xp_of(x._data)
-    data = xp.multiply(x._data, mask, out=xp.empty_like(x._data))  # in the memory order of x
-    return record("dropout", data, (x, lambda g: _dropout(g, mask)))
+def _dropout(x: Tensor, keep: Array, scale: float) -> Tensor:
+    """x · scale where `keep` holds, else 0: linear in x, and its own adjoint"""
+    data = elementwise.masked(x._data, keep)
+    data *= scale
+    return record("dropout", data, (x, lambda g: _dropout(g, keep, scale)))
