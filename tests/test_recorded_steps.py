@@ -1,18 +1,20 @@
-"""Recorded steps, with CuPy: replayed or eager, a run is the same to the last bit, and what it may ask of a GPU."""
+"""Steps with CuPy: recorded or eager, a run is the same to the last bit; and what a step may ask of a GPU."""
 
 import gc
+import re
 
 import numpy as np
 import pytest
 from cupy_on_cpu import steps as measured
-from small_runs import BATCH, differences, images, mlp, small_game, small_trainer
+from small_runs import BATCH, convolutions, differences, images, mlp, small_game, small_trainer
 
-from minigan import backend, nn, optim
+from minigan import Tensor, backend, nn, optim
 from minigan.data import Batches
 from minigan.gan import LOSSES, PENALTIES, InstanceNoise, Unrolled, gradients, move
-from minigan.gan.by_name import penalty
-from minigan.gpu import graphs
+from minigan.gan.term import Term
+from minigan.gpu import graphs, recorded_steps
 from minigan.ops import square
+from minigan.tensor import constant
 from minigan.training import Play, Trainer
 
 pytestmark = pytest.mark.usefixtures("cupy")
@@ -99,18 +101,7 @@ def test_uniform_noise_and_no_moving_average():
 @pytest.mark.parametrize("spectral", [False, True])
 def test_convolutions(spectral):
     def make(**settings):
-        rng = np.random.default_rng(0)
-        g = nn.Sequential(
-            nn.Linear(3, 12, rng=rng), nn.Reshape(3, 2, 2), nn.BatchNorm2d(3), nn.LeakyReLU(0.2),
-            nn.ConvTranspose2d(3, 2, 3, 1, 1, rng=rng), nn.BatchNorm2d(2, momentum=None), nn.ReLU(),
-            nn.Conv2d(2, 1, 3, 1, 1, rng=rng), nn.Tanh(), nn.Flatten(),
-        )  # fmt: skip
-        d = nn.Sequential(
-            nn.Reshape(1, 2, 2), nn.Conv2d(1, 4, 3, 1, 1, rng=rng), nn.BatchNorm2d(4), nn.LeakyReLU(0.2),
-            nn.Conv2d(4, 3, 2, rng=rng), nn.Dropout(0.2, rng=rng), nn.Flatten(), nn.Linear(3, 1, rng=rng),
-        )  # fmt: skip
-        if spectral:
-            penalty("spectral", d, 1)
+        g, d = convolutions(spectral)
         return on_gpu((g, InstanceNoise(d, 0.1, rng=2)), **settings)
 
     check(make)
@@ -152,6 +143,111 @@ class Copying(Play):
 
 def test_a_play_that_is_no_game():
     check(lambda capture: Trainer(Copying(), quiet=True, capture=capture))
+
+
+class Remembers(Term):
+    """L_G gets what the mean fake was two steps before: an array goes from one attribute to another."""
+
+    def __init__(self, *names):
+        for name in names:
+            setattr(self, name, backend.get("cupy").xp.zeros(4, "float32"))
+
+    def generator(self, game, real, fake, rng):
+        before, self.before, self.now = self.before, self.now, fake.data.mean(axis=0)
+        return (constant(before) * fake).mean()
+
+
+@pytest.mark.parametrize("names", [("before", "now"), ("now", "before")])
+def test_attributes_that_hand_on_their_arrays(names):
+    check(lambda **settings: on_gpu(game={"terms": [Remembers(*names)]}, **settings))
+
+
+class RemembersInAList(Term):
+    """The same, in a list: there nobody brings arrays back."""
+
+    def __init__(self):
+        self.means = [backend.get("cupy").xp.zeros(4, "float32")]
+
+    def generator(self, game, real, fake, rng):
+        before, self.means[0] = self.means[0], fake.data.mean(axis=0)
+        return (constant(before) * fake).mean()
+
+
+class Counts(Term):
+    """Has a number that grows."""
+
+    number = 0
+
+    def constrain(self, d):
+        self.number += 1
+
+
+class Reads(Term):
+    """Looks at a number, after D has moved."""
+
+    def constrain(self, d):
+        float(d.parameters()[0].data[0, 0])
+
+
+@pytest.mark.parametrize(
+    ("term", "why"),
+    [
+        (RemembersInAList, "term0.means changes from step to step"),
+        (Counts, "term0.number changes from step to step"),
+        (Reads, ".*capturing.*"),
+    ],
+)
+def test_what_cannot_be_recorded_runs_eagerly(term, why):
+    run, lines = on_gpu(game={"terms": [term()]}, capture=True), []
+    run.recorded.say = lines.append
+    eager, recorded = trace(on_gpu(game={"terms": [term()]}), 24), trace(run, 24)
+    assert [bool(re.fullmatch(f"capture: {why}; running eagerly", line)) for line in lines] == [True]
+    assert run.recorded.replays == 0
+    assert run.recorded.why is not None
+    assert differences(eager, recorded) == []
+
+
+# ----------------------------------------------------------------------------------- and it is noticed
+
+
+def nothing_brought_back(monkeypatch):
+    monkeypatch.setattr(recorded_steps, "_bring_back", lambda several: None)
+
+
+def clock_stands_still(monkeypatch):
+    real = recorded_steps._Clock.set
+    monkeypatch.setattr(recorded_steps._Clock, "set", lambda self, number: real(self, 3))
+
+
+def order_stays(monkeypatch):
+    real = recorded_steps._Clock.set
+
+    def set_without_order(self, number):
+        self._epochs = {data: number // len(data) for data in self._epochs}
+        real(self, number)
+
+    monkeypatch.setattr(recorded_steps._Clock, "set", set_without_order)
+
+
+def host_does_not_count(monkeypatch):
+    monkeypatch.setattr(recorded_steps._Home, "has_moved", lambda self: None)
+
+
+@pytest.mark.mutant
+@pytest.mark.parametrize(
+    "mutant", [nothing_brought_back, clock_stands_still, order_stays, host_does_not_count]
+)
+def test_mutants_are_caught(mutant, monkeypatch):
+    mutant(monkeypatch)
+    eager, recorded, run = both()
+    assert run.recorded.replays > 10
+    assert differences(eager, recorded) != []
+
+
+def test_numbers_that_nobody_looks_at_are_caught(monkeypatch):
+    monkeypatch.setattr(recorded_steps, "_plain_numbers", lambda play: {})
+    eager, recorded, _ = both(meddle=halve_the_rate)
+    assert differences(eager, recorded) != []
 
 
 # ------------------------------------------------------------------------------------- meddled with
@@ -206,7 +302,7 @@ BARS = {"mlp": 100, "dcgan": 190}  # launches of an eager step
 
 @pytest.mark.parametrize("kind", BARS)
 def test_launches_of_a_step(kind, counting):
-    """Few, and Python neither waits nor sends or reads anything. A recorded step is two: its number, itself."""
+    """Few, and Python neither waits, sends nor reads. A recorded step is two: its number, and all of it."""
     found = []
     for recorded, most in ((False, BARS[kind]), (True, 2)):
         run = measured.trainer(kind, capture=recorded)
@@ -233,29 +329,30 @@ def test_a_step_neither_waits_nor_reads_nor_sends(loss, penalty, counting):
     assert counts.to_device == counts.to_host == counts.waits == 0, counts.asked
 
 
-def test_channels_stay_last_in_memory(counting):
+def test_channels_stay_last_in_memory():
     """Activations and dropout keep the order of images, so that convolutions need not copy them."""
     rng = np.random.default_rng(0)
     layers = [nn.Tanh(), nn.LeakyReLU(0.2), nn.ReLU(), nn.Sigmoid(), nn.Softplus(), nn.Dropout(0.5, rng=rng)]
     convolution = nn.Conv2d(3, 4, 3, rng=rng).to("cupy")
     x = backend.get("cupy").from_numpy(rng.standard_normal((2, 3, 6, 6), dtype="float32"))
-    y = convolution(nn.Tensor(x, requires_grad=True)) if hasattr(nn, "Tensor") else convolution(x)
+    y = convolution(Tensor(x))
     for layer in layers:
         assert layer(y).data.strides == y.data.strides, layer
 
 
 def test_a_cublas_handle_goes_with_its_owner():
-    destroyed = []
+    library, destroyed = graphs._cublas(), []
 
     class Library:
-        def __init__(self):
-            self._library = graphs._cublas()
-
         def __getattr__(self, name):
-            function = getattr(self._library, name)
-            return function if name != "cublasDestroy_v2" else lambda handle: destroyed.append(function(handle))
+            return getattr(library, name)
 
-    blas = graphs.Blas(Library())
+    def destroy(handle):
+        destroyed.append(library.cublasDestroy_v2(handle))
+
+    watched = Library()
+    watched.cublasDestroy_v2 = destroy
+    blas = graphs.Blas(watched)
     assert destroyed == []
     del blas
     gc.collect()
