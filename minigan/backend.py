@@ -208,7 +208,7 @@ def seal(array: Array) -> Array:
     """
     if isinstance(array, np.generic):
         array = np.asarray(array)
-    if isinstance(array, np.ndarray):
+    if type(array) is np.ndarray:
         array.setflags(write=False)
     return array
 

@@ -6,25 +6,34 @@ import re
 import numpy as np
 import pytest
 from cupy_on_cpu import steps as measured
-from small_runs import BATCH, convolutions, differences, images, mlp, small_game, small_trainer
+from small_runs import (
+    BATCH, convolutions, differences, images, mlp, run_with_stops, small_game, small_trainer, what_is_left,
+)  # fmt: skip
 
-from minigan import Tensor, backend, nn, optim
+from minigan import Tensor, backend, nn, optim, viz
 from minigan.data import Batches
 from minigan.gan import LOSSES, PENALTIES, InstanceNoise, Unrolled, gradients, move
 from minigan.gan.term import Term
 from minigan.gpu import graphs, recorded_steps
 from minigan.ops import square
 from minigan.tensor import constant
-from minigan.training import Play, Trainer
+from minigan.training import Play, Trainer, command_line
 
 pytestmark = pytest.mark.usefixtures("cupy")
 
 
-def on_gpu(networks=None, loss="non-saturating", penalty="none", game=None, **settings):
+@pytest.fixture(autouse=True)
+def in_haste(monkeypatch):
+    """Without curves that nobody looks at, and without waiting for the disk."""
+    monkeypatch.setattr(viz, "curves", lambda path, *args, **options: path.write_bytes(b""))
+    monkeypatch.setattr("os.fsync", lambda file: None)
+
+
+def on_gpu(folder=None, networks=None, loss="non-saturating", penalty="none", game=None, **settings):
     """A Trainer of small networks, with whole batches only: five an epoch."""
     g, d = networks or mlp(4 if loss == "began" else 1)
     made = small_game(loss, penalty, (g.to("cupy"), d.to("cupy")), **(game or {}))
-    return small_trainer(None, made, images(5 * BATCH), **settings)
+    return small_trainer(folder, made, images(5 * BATCH), **settings)
 
 
 def trace(run, steps, meddle=None):
@@ -40,10 +49,15 @@ def trace(run, steps, meddle=None):
     return found
 
 
+def eagerly(run):
+    """The Trainer, which then multiplies matrices like one that records steps, but never does."""
+    run.recorded.why = "it is not to"
+    return run
+
+
 def both(make=on_gpu, steps=16, meddle=None, **settings):
     """What an eager run and a recorded one come to, and the second run."""
-    eager, recorded = (make(capture=True, **settings) for _ in "ab")
-    eager.recorded.why = "it is not to"  # then it multiplies matrices like the other one, but never records
+    eager, recorded = eagerly(make(capture=True, **settings)), make(capture=True, **settings)
     return trace(eager, steps, meddle), trace(recorded, steps, meddle), recorded
 
 
@@ -102,7 +116,7 @@ def test_uniform_noise_and_no_moving_average():
 def test_convolutions(spectral):
     def make(**settings):
         g, d = convolutions(spectral)
-        return on_gpu((g, InstanceNoise(d, 0.1, rng=2)), **settings)
+        return on_gpu(networks=(g, InstanceNoise(d, 0.1, rng=2)), **settings)
 
     check(make)
 
@@ -112,6 +126,24 @@ def test_steps_of_d_that_belong_to_two_epochs_are_eager():
     assert run.recorded.why is None
     assert 10 < run.recorded.replays < 20  # 3 of 5 steps have their three batches in one epoch
     assert differences(eager, recorded) == []
+
+
+def test_all_that_a_run_writes(tmp_path):
+    eagerly(on_gpu(tmp_path / "eager", penalty="spectral", capture=True)).run(steps=30)
+    run = on_gpu(tmp_path / "recorded", penalty="spectral", capture=True)
+    run.run(steps=30)
+    assert run.recorded.replays >= 26
+    assert differences(what_is_left(tmp_path / "eager"), what_is_left(tmp_path / "recorded")) == []
+
+
+@pytest.mark.parametrize("flags", [(True, True), (False, True), (True, False)])
+def test_a_run_that_was_stopped_and_went_on(flags, tmp_path):
+    """flags: whether the run records steps before the stops, and after them."""
+    on_gpu(tmp_path / "whole").run(steps=40)
+    kinds = iter([flags[0], *[flags[1]] * 3])
+    make = lambda folder, resume=False: on_gpu(folder, capture=next(kinds), resume=resume)
+    run_with_stops(make, tmp_path / "stopped", [12, 27], steps=40)
+    assert differences(what_is_left(tmp_path / "whole"), what_is_left(tmp_path / "stopped")) == []
 
 
 class Copying(Play):
@@ -189,22 +221,65 @@ class Reads(Term):
         float(d.parameters()[0].data[0, 0])
 
 
+class Fails(Term):
+    """Fails while it is recorded, after D has moved."""
+
+    def constrain(self, d):
+        if backend.get("cupy").xp.cuda.get_current_stream().is_capturing():
+            raise MemoryError("no room")
+
+
 @pytest.mark.parametrize(
     ("term", "why"),
     [
-        (RemembersInAList, "term0.means changes from step to step"),
-        (Counts, "term0.number changes from step to step"),
+        (RemembersInAList, "term1.means changes from step to step"),
+        (Counts, "term1.number changes from step to step"),
         (Reads, ".*capturing.*"),
+        (Fails, "no room"),
     ],
 )
 def test_what_cannot_be_recorded_runs_eagerly(term, why):
-    run, lines = on_gpu(game={"terms": [term()]}, capture=True), []
+    make = lambda: on_gpu(penalty="spectral", game={"terms": [term()]}, capture=True)
+    run, lines = make(), []
     run.recorded.say = lines.append
-    eager, recorded = trace(on_gpu(game={"terms": [term()]}), 24), trace(run, 24)
+    eager, recorded = trace(eagerly(make()), 24), trace(run, 24)
     assert [bool(re.fullmatch(f"capture: {why}; running eagerly", line)) for line in lines] == [True]
     assert run.recorded.replays == 0
     assert run.recorded.why is not None
     assert differences(eager, recorded) == []
+
+
+OBSTACLES = {
+    "before_step may change something in each step": {"before_step": lambda step: None},
+    "20 images make no batches of the same size; choose one that divides 20": {"batch": 3},
+    "the learning rate of g_optimizer follows a schedule": {
+        "game": {"optimizer": lambda params: optim.Adam(params, lambda step: 1e-3 / (1 + step))}
+    },
+}
+
+
+@pytest.mark.parametrize("why", OBSTACLES)
+def test_obstacles_that_are_known_before(why, tmp_path, capsys):
+    on_gpu(tmp_path / "eager", **OBSTACLES[why]).run(steps=8)
+    run = on_gpu(tmp_path / "recorded", capture=True, **OBSTACLES[why])
+    run.quiet = False
+    run.run(steps=8)
+    assert f"capture: {why}; running eagerly" in capsys.readouterr().out.splitlines()
+    assert run.recorded.replays == 0
+    assert differences(what_is_left(tmp_path / "eager"), what_is_left(tmp_path / "recorded")) == []
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_the_option_of_the_programs(asked, tmp_path):
+    parser = command_line.arguments("A program.", "program", epochs=1, images=False)
+    options = command_line.parse(parser, ["--quiet", "--out", str(tmp_path / "run"), *["--capture"] * asked])
+    game = command_line.game(options, *mlp(), lr=1e-3, betas=(0.5, 0.999))
+    run = command_line.trainer(options, game, images(), noise=3, batch=BATCH)
+    assert (run.recorded is not None) == asked
+    run.run(steps=2)
+    assert command_line.parse(
+        parser, ["--resume", str(tmp_path / "run"), "--capture"]
+    ).capture  # decided then
 
 
 # ----------------------------------------------------------------------------------- and it is noticed
@@ -281,12 +356,17 @@ def hold(run):
     run.held = [p.data for p in run.play.game.g.parameters()]
 
 
+def another_rule(run):
+    run.play.game.reuse_fakes = False
+
+
 def jump(run):
     run.step += 16
 
 
 @pytest.mark.parametrize(
-    "meddle", [halve_the_rate, other_weights, one_weight, other_memory_of_adam, freeze, hold, jump]
+    "meddle",
+    [halve_the_rate, other_weights, one_weight, other_memory_of_adam, freeze, hold, another_rule, jump],
 )
 def test_what_is_changed_between_two_steps_counts(meddle):
     eager, recorded, run = both(steps=25, meddle=meddle)
