@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def _comparison(compare: Callable[[Any, Any], Any], sign: str) -> Any:
     def method(self: ArrayLike, other: Any) -> Array:
-        return compare(self._data, other._data if isinstance(other, ArrayLike) else other)
+        return compare(self._data, other._data if isinstance(other, ArrayLike) else _backend.weak(other))
 
     method.__name__ = f"__{compare.__name__}__"
     method.__doc__ = f"self {sign} other, entry by entry: a plain array of booleans."

@@ -33,6 +33,7 @@ __all__ = [
     "seal",
     "shortage",
     "to_numpy",
+    "weak",
     "xp_of",
 ]
 
@@ -187,6 +188,13 @@ def asarray(value: Any, backend: Backend, dtype: Any = None, copy: bool = True) 
     return backend.from_numpy(array if dtype is None else array.astype(dtype))
 
 
+def weak(value: Any) -> Any:
+    """A NumPy scalar as the Python number that it is; anything else as it is."""
+    if isinstance(value, np.generic) and value.dtype.kind in "fiub":
+        return float(value) if value.dtype.kind == "f" else value.item()
+    return value
+
+
 def _not_numbers(value: Any, dtype: Any) -> TypeError:
     kind = type(value).__name__
     return TypeError(f"cannot make a Tensor of {kind} with dtype {dtype}: it holds real numbers or booleans")
@@ -200,7 +208,7 @@ def seal(array: Array) -> Array:
     """
     if isinstance(array, np.generic):
         array = np.asarray(array)
-    if isinstance(array, np.ndarray):
+    if type(array) is np.ndarray:
         array.setflags(write=False)
     return array
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cupy_on_cpu import fake_gpu
 from hypothesis import HealthCheck, settings
 
 import minigan as mg
@@ -23,6 +24,7 @@ from minigan.errors import BackendError
 # tests that press it want it heard, here and in the programs that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+collect_ignore = ["cupy_on_cpu"]
 NAMES = ("numpy", "strict", "cupy")
 
 common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
@@ -74,6 +76,28 @@ def backend(request):
             raise
         pytest.skip(str(error))
     return request.param
+
+
+@pytest.fixture
+def cupy(request):
+    """The module cupy, for a test of what only a GPU has; see tests/cupy_on_cpu where there is none."""
+    chosen = request.config.getoption("--backend")
+    if chosen not in (None, "cupy"):
+        pytest.skip("a test of CuPy")
+    try:
+        return mg.backend.get("cupy").xp
+    except BackendError as error:
+        if chosen:
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def counting(cupy):
+    """Counts what is asked of the GPU that is not there (cupy_on_cpu/fake_gpu.py)."""
+    if not fake_gpu.there():
+        pytest.skip("launches are counted by tests/cupy_on_cpu only")
+    return fake_gpu.counting
 
 
 @pytest.fixture

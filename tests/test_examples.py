@@ -41,6 +41,15 @@ def checkpoint(folder):
         return {name: file[name].tobytes() for name in file.files if name != "trainer.seconds"}
 
 
+@pytest.mark.parametrize("flags", [[], ["--capture"]], ids=["eager", "capture"])
+def test_mnist_mlp_gan_on_cupy(flags, cupy, mnist_folder, tmp_path):
+    arguments = ["--backend", "cupy", "--data-dir", mnist_folder, "--epochs", 5, *flags]
+    done = run("mnist_mlp_gan.py", *arguments, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("epoch   5  step     10  L_D ")
+    assert "eagerly" not in done.stdout
+
+
 @pytest.mark.parametrize("recipe", ["default", "plain", "wide", "tutorial"])
 def test_mnist_mlp_gan(recipe, mnist_folder, tmp_path):
     arguments = ["--data-dir", mnist_folder, "--epochs", 2, "--recipe", recipe]

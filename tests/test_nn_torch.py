@@ -7,6 +7,7 @@ from copy import deepcopy
 import numpy as np
 import pytest
 
+import minigan as mg
 from minigan import Tensor, grad, nn
 from minigan.nn import init
 
@@ -329,3 +330,34 @@ def test_recipes_are_pytorchs(name, shape):
         "orthogonal",
     ):  # these are bounded
         assert abs(np.abs(value).max() / np.abs(reference).max() - 1) < 0.01
+
+
+MASKED = {  # what sends a gradient one way or the other
+    "relu": (mg.relu, torch.relu),
+    "leaky_relu": (lambda x: mg.leaky_relu(x, 0.25), lambda x: torch.nn.functional.leaky_relu(x, 0.25)),
+    "maximum": (lambda x: mg.maximum(x, 0.0), lambda x: torch.maximum(x, torch.zeros_like(x))),
+    "minimum": (lambda x: mg.minimum(x, 0.0), lambda x: torch.minimum(x, torch.zeros_like(x))),
+    "clip": (lambda x: mg.clip(x, -1, 1), lambda x: torch.clamp(x, -1, 1)),
+    "where": (lambda x: mg.where(x.data > 0, x, 0.0), lambda x: torch.where(x > 0, x, 0.0)),
+    "max": (mg.max, torch.max),
+    "min": (mg.min, torch.min),
+    "pow 0": (lambda x: x**0, lambda x: x**0),
+    "elu": (mg.elu, torch.nn.functional.elu),
+    "hinge": (lambda x: mg.relu(1 - x).mean(), lambda x: torch.relu(1 - x).mean()),
+}
+
+
+@pytest.mark.parametrize("g", [1.0, 0.0, np.inf])
+@pytest.mark.parametrize("name", MASKED)
+def test_masked_gradients_at_special_values(name, g):
+    mine, theirs = MASKED[name]
+    special = [-np.inf, -1e30, -1.0, -1e-30, -0.0, 0.0, 1e-30, 0.5, 1.0, 1e30, np.inf]
+    for numbers in (special, [*special, np.nan], [1.0, 2.0, 3.0], special[:-1]):
+        array = np.array(numbers)
+        x, torch_x = mg.Tensor(array, requires_grad=True), torch.tensor(array, requires_grad=True)
+        with np.errstate(all="ignore"):
+            y, torch_y = mine(x), theirs(torch_x)
+            found = mg.grad(y, x, np.full(y.shape, g))
+        (expected,) = torch.autograd.grad(torch_y, torch_x, torch.full_like(torch_y, g))
+        np.testing.assert_allclose(y.numpy(), torch_y.detach().numpy(), rtol=1e-15)
+        np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-15)

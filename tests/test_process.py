@@ -6,6 +6,7 @@ keep_memory is False, or there is a C library that only listens.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import platform
@@ -275,7 +276,8 @@ def libc(monkeypatch):
     library = SimpleNamespace(
         told=told, most=2**31, mallopt=mallopt, malloc_trim=lambda pad: told.append(("given back", pad))
     )
-    monkeypatch.setattr("ctypes.CDLL", lambda name: library)
+    real = ctypes.CDLL  # of other libraries, which threadpoolctl looks at
+    monkeypatch.setattr(ctypes, "CDLL", lambda name, **how: real(name, **how) if name else library)
     monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.36"))
     return library
 

@@ -596,12 +596,12 @@ def trainer_with_a_trap(who, how, folder=None, penalty_name="none", **settings):
         ("g", "forward", "none", "L_D is nan; the first to go wrong: op 'log' made -inf, at [0, 0]"),
         ("d", "backward", "none", "gradient is not finite; the first to go wrong: the gradient of op 'sqrt'"),
         ("g", "backward", "none", "gradient is not finite; the first to go wrong: the gradient of op 'sqrt'"),
-        ("d", "second", "gp", "gradient is not finite; the first to go wrong: the gradient of op 'pow'"),
+        ("d", "second", "gp", "gradient is not finite; the first to go wrong: the gradient of op 'sqrt'"),
         (
             "d",
             "second",
             "consensus",
-            "gradient is not finite; the first to go wrong: the gradient of op 'pow'",
+            "gradient is not finite; the first to go wrong: the gradient of op 'sqrt'",
         ),
     ],
 )

@@ -116,7 +116,7 @@ class Pearson(FDivergence):
 
     name: ClassVar[str] = "pearson"
     activation = Pair(lambda v: v, lambda v: 1.0)
-    conjugate = Pair(lambda v: v * v * 0.25 + v, lambda v: v * 0.5 + 1)
+    conjugate = Pair(lambda v: v * (v * 0.25 + 1), lambda v: v * 0.5 + 1)
 
 
 @dataclass

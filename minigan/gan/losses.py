@@ -27,7 +27,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..ops.elementwise import relu, sigmoid, softplus
+from ..ops.elementwise import masked, relu, sigmoid, softplus
 from ..ops.operands import tensor
 from ..ops.shape import broadcast_to
 from ..tensor import Tensor, constant, no_grad, record
@@ -42,21 +42,26 @@ def objective(name: str, *rows: tuple[Tensor, Curve, Curve]) -> Tensor:
 
     Each row is (logits l, value, slope). To the tape this is one op called `name`: the values leave no
     history. The slopes are made of Tensor ops, so the gradient can be differentiated as often as you like.
-    A slope that is the same everywhere may be a plain number.
+    A slope that is the same everywhere may be a plain number; one that is 1 or 0, a Tensor of booleans.
     """
     rows = tuple((tensor(logits, name), value, slope) for logits, value, slope in rows)
     with no_grad():
         loss = reduce(add, [value(logits).mean() for logits, value, _ in rows]).data
 
     def edge(logits: Tensor, slope: Curve) -> Any:
-        return logits, lambda g: broadcast_to(g * (1 / logits.size) * slope(logits), logits.shape)
+        def vjp(g: Tensor) -> Tensor:
+            g, s = g * (1 / logits.size), slope(logits)
+            part = masked(g, s.data) if isinstance(s, Tensor) and s.dtype == bool else g * s
+            return broadcast_to(part, logits.shape)
+
+        return logits, vjp
 
     return record(name, loss, *[edge(logits, slope) for logits, _, slope in rows])
 
 
 def positive(x: Tensor) -> Tensor:
-    """1 where x > 0, else 0: the slope of relu. It is flat, so to the tape it is a constant."""
-    return constant((x.data > 0).astype(x.dtype))
+    """Where relu has slope 1, as booleans; elsewhere it is 0. It is flat, so to the tape it is a constant."""
+    return constant(~(x.data <= 0))
 
 
 @dataclass
@@ -179,7 +184,10 @@ class Minimax(Loss):
         (softplus(r) = softplus(-r) + r, so t softplus(-r) + (1-t) softplus(r) is softplus(-r) + (1-t) r.)
         """
         rest = 1 - self.real_target
-        value = lambda r: softplus(-r) + r * rest if rest else softplus(-r)  # 0 · ∞ would be no number
+
+        def value(r: Tensor) -> Tensor:  # with two softplus there is no ∞ - ∞, and without a rest no 0 · ∞
+            return softplus(-r) * self.real_target + softplus(r) * rest if rest else softplus(-r)
+
         return objective(
             "cross_entropy_d",
             (real_logits, value, lambda r: rest - sigmoid(-r)),
@@ -243,14 +251,15 @@ class LeastSquares(Loss):
         a, b = self.a, self.b
         return objective(
             "least_squares_d",
-            (real_logits, lambda r: (r - b) ** 2 * 0.5, lambda r: r - b),
-            (fake_logits, lambda f: (f - a) ** 2 * 0.5, lambda f: f - a),
+            (real_logits, lambda r: (r - b) * ((r - b) * 0.5), lambda r: r - b),
+            (fake_logits, lambda f: (f - a) * ((f - a) * 0.5), lambda f: f - a),
         )
 
     def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
         """L_G = ½ mean (f - c)²        dL/df = (f - c) / n"""
         c = self.c
-        return objective("least_squares_g", (fake_logits, lambda f: (f - c) ** 2 * 0.5, lambda f: f - c))
+        row = (fake_logits, lambda f: (f - c) * ((f - c) * 0.5), lambda f: f - c)
+        return objective("least_squares_g", row)
 
 
 @dataclass
@@ -266,8 +275,8 @@ class Hinge(Loss):
         """
         return objective(
             "hinge_d",
-            (real_logits, lambda r: relu(1 - r), lambda r: -positive(1 - r)),
-            (fake_logits, lambda f: relu(1 + f), lambda f: positive(1 + f)),
+            (1 - real_logits, relu, positive),
+            (1 + fake_logits, relu, positive),
         )
 
     def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:

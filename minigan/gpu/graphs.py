@@ -5,7 +5,7 @@
         graph, result = recorder.record(work)      work() launches kernels; they are noted, not done
         graph.replay()                             now they are done, and the arrays of `result` are filled
 
-**This file has not run on a GPU yet.** The tests check it against stand-ins for CuPy and cuBLAS.
+**This file has not run on a GPU yet**, but with the real CuPy on a CPU (tests/cupy_on_cpu).
 
 CUDA records what is launched on a stream between begin_capture and end_capture. Addresses and plain numbers
 are recorded as they are. Two things have to be seen to.
@@ -23,6 +23,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -104,6 +105,7 @@ class Blas:
         product = [pointer, *[number] * 5, pointer, *matrix, *matrix, pointer, *matrix]
         for name, types in (
             ("cublasCreate_v2", [pointer]),
+            ("cublasDestroy_v2", [pointer]),
             ("cublasSetStream_v2", [pointer, pointer]),
             ("cublasSetWorkspace_v2", [pointer, pointer, ctypes.c_size_t]),
             ("cublasSetMathMode", [pointer, number]),
@@ -113,6 +115,7 @@ class Blas:
             getattr(library, name).argtypes = types
         self._library, self._handle = library, ctypes.c_void_p()
         self._call("cublasCreate_v2", ctypes.byref(self._handle))
+        weakref.finalize(self, library.cublasDestroy_v2, self._handle)
         self._workspace = cupy.empty(WORKSPACE, np.uint8)
         self._stream: int | None = None
         self._tf32 = False

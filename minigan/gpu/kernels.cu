@@ -1,4 +1,5 @@
-// The kernels of fused.py for a GPU, in CUDA C++. cuda.py compiles this file and starts what is in it.
+// What a GPU computes with kernels of our own, in CUDA C++. kernels.py compiles this file and starts what is
+// in it.
 //
 // HOW A GPU WORKS, as far as this file needs it
 //
@@ -47,44 +48,12 @@ typedef long long Index;
 typedef unsigned long long Word;
 
 #define THREADS 256
-#define LOSS_THREADS 512  // softplus_means
 #define PIECES 16         // pieces of memory that one launch of adam or averages takes
 #define PIECE_BLOCK 1024  // entries of a piece that one block takes
 
-// The entry of a flat array that is this thread's own.
-__device__ Index own_entry() { return (Index)blockIdx.x * blockDim.x + threadIdx.x; }
-
-// ------------------------------------------------------------------------------------------- activations
-
-// slope * x. Slope 0 makes 0 of everything, of infinity and NaN, too.
-__device__ REAL times_slope(REAL x, REAL slope) { return slope == 0 ? 0 : slope * x; }
-
-// leaky_relu: x where x > 0, slope * x where x <= 0. NaN is neither, and stays NaN. Slope 0 is relu, and with
-// slope 1 nothing changes.
-__device__ REAL bend(REAL x, REAL slope) { return x <= 0 ? times_slope(x, slope) : x; }
-
-// y = leaky_relu(x)
-extern "C" __global__ void leaky_relu(const REAL* x, REAL* y, double slope, Index size) {
-    const Index i = own_entry();
-    if (i < size) y[i] = bend(x[i], slope);
-}
-
-// out = g where y > 0, else slope * g
-extern "C" __global__ void leaky_relu_backward(
-    const REAL* g, const REAL* y, REAL* out, double slope, Index size) {
-    const Index i = own_entry();
-    if (i < size) out[i] = y[i] > 0 ? g[i] : times_slope(g[i], slope);
-}
-
-// out = g (1 - y^2)
-extern "C" __global__ void tanh_backward(const REAL* g, const REAL* y, REAL* out, Index size) {
-    const Index i = own_entry();
-    if (i < size) out[i] = g[i] * (1 - y[i] * y[i]);
-}
-
 // --------------------------------------------------------------------------- a rectangle of threads, folded
 //
-// Up to the losses, arrays are matrices of `rows` rows and `channels` columns, row after row in memory.
+// In batch normalisation arrays are matrices of `rows` rows and `channels` columns, row after row in memory.
 // The grid: x counts groups of blockDim.x channels, y counts shares of `share` rows.
 
 // The channel that is this thread's own; it may lie beyond the last one.
@@ -145,32 +114,6 @@ __device__ bool is_last(unsigned* done) {
     }
     __syncthreads();
     return last;
-}
-
-// In place: y = leaky_relu(y + bias), where bias is one number per channel.
-extern "C" __global__ void add_bias(
-    REAL* y, const REAL* bias, double slope, Index rows, Index channels, Index share) {
-    const Index c = own_channel(), end = last_row(rows, share);
-    if (c >= channels) return;
-    const REAL b = bias[c];
-    for (Index r = first_row(share); r < end; r += blockDim.y)
-        y[r * channels + c] = bend(y[r * channels + c] + b, slope);
-}
-
-// out[c] = sum of g[r, c] over all rows r.
-// parts: a row for each share. done: see is_last. Both may be null if there is only one share.
-extern "C" __global__ void channel_sums(
-    const REAL* g, REAL* parts, REAL* out, unsigned* done, Index rows, Index channels, Index share) {
-    __shared__ REAL room[THREADS];
-    const Index c = own_channel(), shares = gridDim.y;
-    const bool writes = threadIdx.y == 0 && c < channels;
-    REAL total = column_sum(g, channels, blockIdx.y * share, last_row(rows, share), room);
-    if (shares > 1) {
-        if (writes) parts[blockIdx.y * channels + c] = total;
-        if (!is_last(done)) return;
-        total = column_sum(parts, channels, 0, shares, room);
-    }
-    if (writes) out[c] = total;
 }
 
 // ----------------------------------------------------------------------------------- batch normalisation
@@ -247,15 +190,15 @@ extern "C" __global__ void batch_norm_statistics(
     }
 }
 
-// y = leaky_relu((x - mu) s gamma + beta). gamma and beta may be null.
+// y = (x - mu) s gamma + beta. gamma and beta may be null.
 extern "C" __global__ void batch_norm_apply(
-    const REAL* x, const REAL* mu, const REAL* s, const REAL* gamma, const REAL* beta, REAL* y, double slope,
+    const REAL* x, const REAL* mu, const REAL* s, const REAL* gamma, const REAL* beta, REAL* y,
     Index rows, Index channels, Index share) {
     const Index c = own_channel(), end = last_row(rows, share);
     if (c >= channels) return;
     const REAL middle = mu[c], scale = gamma ? s[c] * gamma[c] : s[c], shift = beta ? beta[c] : 0;
     for (Index r = first_row(share); r < end; r += blockDim.y)
-        y[r * channels + c] = bend((x[r * channels + c] - middle) * scale + shift, slope);
+        y[r * channels + c] = (x[r * channels + c] - middle) * scale + shift;
 }
 
 // With T = sum of g and A = sum of g (x - mu), for each channel:
@@ -311,89 +254,6 @@ extern "C" __global__ void batch_norm_backward_apply(
         const Index i = r * channels + ch;
         out[i] = a * g[i] + b * (x[i] - middle) + c;
     }
-}
-
-// The running averages: keep * mean + share * mu, and keep * var + unbiased * variance. And count + 1.
-// unbiased is share * n / (n - 1). count and new_count are one number.
-extern "C" __global__ void running(
-    const REAL* mean, const REAL* var, const Index* count, const REAL* mu, const REAL* variance,
-    REAL* new_mean, REAL* new_var, Index* new_count, double keep, double share, double unbiased,
-    Index channels) {
-    const Index c = own_entry();
-    if (c == 0) *new_count = *count + 1;
-    if (c >= channels) return;
-    new_mean[c] = mean[c] * (REAL)keep + mu[c] * (REAL)share;
-    new_var[c] = var[c] * (REAL)keep + variance[c] * (REAL)unbiased;
-}
-
-// ------------------------------------------------------------------------------------------------ losses
-
-// Up to four arrays of logits. Places that are not used hold a size of zero, and `count` leaves them out.
-struct Rows {
-    const REAL* logits[4];
-    REAL* slopes[4];
-    Index size[4];
-    double a[4], b[4], c[4];
-};
-
-// loss = sum over the rows of mean(c softplus(a l) + b l), and slopes = (c a sigmoid(a l) + b) / size.
-//
-// With u = a l and small = e^-|u|, which never overflows:
-//
-//     softplus(u) = max(u, 0) + log(1 + small)        sigmoid(u) = 1 or small (for u < 0), over 1 + small
-//
-// One block. Its threads are counted by y, so that `fold` adds up all of them.
-extern "C" __global__ void __launch_bounds__(LOSS_THREADS) softplus_means(
-    Rows rows, Index count, REAL* loss) {
-    __shared__ REAL room[LOSS_THREADS];
-    REAL total = 0;
-    for (int k = 0; k < count; k++) {
-        const REAL a = rows.a[k], b = rows.b[k], c = rows.c[k], size = rows.size[k];
-        REAL sum = 0;
-        for (Index i = threadIdx.y; i < rows.size[k]; i += blockDim.y) {
-            const REAL l = rows.logits[k][i], u = a * l, small = exp(-fabs(u));
-            sum += c * ((u > 0 ? u : 0) + log1p(small)) + b * l;
-            rows.slopes[k][i] = (c * a * ((u >= 0 ? 1 : small) / (1 + small)) + b) / size;
-        }
-        total += sum / size;
-    }
-    total = fold(total, room);
-    if (threadIdx.y == 0) *loss = total;
-}
-
-// Up to four arrays of logits, and where the result for each goes.
-struct Several {
-    const REAL* logits[4];
-    REAL* mean[4];
-    Index size[4];
-};
-
-// The mean of sigmoid(l) for each array. A block for each, as above.
-extern "C" __global__ void __launch_bounds__(LOSS_THREADS) sigmoid_means(Several several) {
-    __shared__ REAL room[LOSS_THREADS];
-    const int k = blockIdx.x;
-    REAL total = 0;
-    for (Index i = threadIdx.y; i < several.size[k]; i += blockDim.y) {
-        const REAL l = several.logits[k][i], small = exp(-fabs(l));
-        total += (l >= 0 ? 1 : small) / (1 + small);
-    }
-    total = fold(total, room);
-    if (threadIdx.y == 0) *several.mean[k] = total / several.size[k];
-}
-
-// Up to 16 numbers, each by its address (at), where it is a double or a float; or itself, where that is null.
-struct Values {
-    const void* at[16];
-    Index is_double[16];
-    double number[16];
-};
-
-// In place: sums[i] = sums[i] + value i. A thread for each.
-extern "C" __global__ void add_up(double* sums, Values values, Index count) {
-    const int i = threadIdx.x;
-    if (i >= count) return;
-    const void* at = values.at[i];
-    sums[i] += !at ? values.number[i] : values.is_double[i] ? *(const double*)at : *(const float*)at;
 }
 
 // ------------------------------------------------------------------------------------------- convolution
@@ -469,51 +329,55 @@ __device__ Index piece_begin(const Index* blocks, int k) {
     return (blockIdx.x - (k > 0 ? blocks[k - 1] : 0)) * PIECE_BLOCK;
 }
 
-struct Gradients {
-    const REAL* g[PIECES];
-    Index start[PIECES], size[PIECES], blocks[PIECES];  // start: where the piece begins in p, m and v
+// Parameters p, their gradients, where their new values go, what Adam remembers, and how many steps each has
+// made, this one included.
+struct Pieces {
+    const REAL *p[PIECES], *g[PIECES];
+    REAL *made[PIECES], *m[PIECES], *v[PIECES];
+    const Index* count[PIECES];
+    Index size[PIECES], blocks[PIECES];
 };
 
-// In place, with c = sqrt(1 - beta2^t):
+// With c = sqrt(1 - beta2^t), where t is the count:
 //
 //     p <- shrink p        g <- g + decay p
-//     m <- beta1 m + (1 - beta1) g        v <- beta2 v + (1 - beta2) g^2
-//     p <- p - (lr c / (1 - beta1^t)) m / (sqrt(v) + eps c)
+//     m <- beta1 m + (1 - beta1) g        v <- beta2 v + (1 - beta2) g^2        in place
+//     made = p - (lr c / (1 - beta1^t)) m / (sqrt(v) + eps c)
 //
-// t is *step_at, or step if step_at is null. The two numbers that depend on t are worked out once per block.
+// The two numbers that depend on t are worked out once per block.
 extern "C" __global__ void adam(
-    REAL* p, REAL* m, REAL* v, Gradients pieces, Index step, const Index* step_at, double lr, double beta1,
-    double beta2, double eps, double decay, double shrink) {
+    Pieces pieces, double lr, double beta1, double beta2, double eps, double decay, double shrink) {
     __shared__ REAL rate, tiny;
+    const int k = own_piece(pieces.blocks);
     if (threadIdx.x == 0) {
-        const double t = step_at ? *step_at : step, c = sqrt(1 - pow(beta2, t));
+        const double t = *pieces.count[k], c = sqrt(1 - pow(beta2, t));
         rate = lr * c / (1 - pow(beta1, t));
         tiny = eps * c;
     }
     __syncthreads();
-    const int k = own_piece(pieces.blocks);
     const Index begin = piece_begin(pieces.blocks, k);
-    for (Index j = begin + threadIdx.x; j < begin + PIECE_BLOCK && j < pieces.size[k]; j += blockDim.x) {
-        const Index i = pieces.start[k] + j;
-        const REAL pp = p[i] * (REAL)shrink, g = pieces.g[k][j] + (REAL)decay * pp;
+    REAL *m = pieces.m[k], *v = pieces.v[k];
+    for (Index i = begin + threadIdx.x; i < begin + PIECE_BLOCK && i < pieces.size[k]; i += blockDim.x) {
+        const REAL p = pieces.p[k][i] * (REAL)shrink, g = pieces.g[k][i] + (REAL)decay * p;
         m[i] = m[i] * (REAL)beta1 + (REAL)(1 - beta1) * g;
         v[i] = v[i] * (REAL)beta2 + (REAL)(1 - beta2) * g * g;
-        p[i] = pp - rate * m[i] / (sqrt(v[i]) + tiny);
+        pieces.made[k][i] = p - rate * m[i] / (sqrt(v[i]) + tiny);
     }
 }
 
 struct Pairs {
     REAL* kept[PIECES];
-    const REAL* made[PIECES];
+    const REAL* now[PIECES];
     Index size[PIECES], blocks[PIECES];
 };
 
-// In place: a <- a + share (p - a), with a in `kept` and p in `made`.
-extern "C" __global__ void averages(Pairs pairs, double share) {
+// In place: a <- a + share (p - a), with a in `kept` and p in `now`. share is *share_at, if that is not null.
+extern "C" __global__ void averages(Pairs pairs, double share, const double* share_at) {
     const int k = own_piece(pairs.blocks);
     const Index begin = piece_begin(pairs.blocks, k);
-    for (Index j = begin + threadIdx.x; j < begin + PIECE_BLOCK && j < pairs.size[k]; j += blockDim.x)
-        pairs.kept[k][j] += (REAL)share * (pairs.made[k][j] - pairs.kept[k][j]);
+    const REAL part = share_at ? *share_at : share;
+    for (Index i = begin + threadIdx.x; i < begin + PIECE_BLOCK && i < pairs.size[k]; i += blockDim.x)
+        pairs.kept[k][i] += part * (pairs.now[k][i] - pairs.kept[k][i]);
 }
 
 // ---------------------------------------------------------------------------------------- random numbers
@@ -548,7 +412,7 @@ __device__ float upper(Word word32) { return (float)((unsigned)word32 >> 8); }
 // The second half of the key is *position_at, or position if position_at is null.
 extern "C" __global__ void uniform(
     float* out, Word key, Word position, const Index* position_at, Index size) {
-    const Index block = own_entry();
+    const Index block = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (block * 8 >= size) return;
     Word bits[4];
     philox(key, position_at ? (Word)*position_at : position, block, bits);
@@ -561,7 +425,7 @@ extern "C" __global__ void uniform(
 //     sqrt(-2 log u) cos(2 pi v)  and  sqrt(-2 log u) sin(2 pi v)
 extern "C" __global__ void normal(
     float* out, Word key, Word position, const Index* position_at, Index size) {
-    const Index block = own_entry();
+    const Index block = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (block * 8 >= size) return;
     Word bits[4];
     philox(key, position_at ? (Word)*position_at : position, block, bits);
@@ -573,35 +437,4 @@ extern "C" __global__ void normal(
         if (i < size) out[i] = far * cospif(2 * v);
         if (i + 1 < size) out[i + 1] = far * sinpif(2 * v);
     }
-}
-
-// --------------------------------------------------------------------------------------------- a batch
-
-// out[r] = data[order[turn * count + r]] for r below rows. A row has `width` items of 4 bytes, or of 1.
-// turn is *turn_at, or turn if turn_at is null. `order` has `length` numbers; rows beyond its end are zero.
-// Thread y of a block takes a row; the threads x, and the blocks along y, share its items.
-template <class Item>
-__device__ void gather(
-    const Item* data, const Index* order, Item* out, Index turn, const Index* turn_at, Index count,
-    Index length, Index rows, Index width) {
-    const Index r = (Index)blockIdx.x * blockDim.y + threadIdx.y;
-    if (r >= rows) return;
-    const Index at = (turn_at ? *turn_at : turn) * count + r;
-    const bool inside = at >= 0 && at < length;
-    const Item* row = data + (inside ? order[at] : 0) * width;
-    const Index step = (Index)gridDim.y * blockDim.x;
-    for (Index j = (Index)blockIdx.y * blockDim.x + threadIdx.x; j < width; j += step)
-        out[r * width + j] = inside ? row[j] : 0;
-}
-
-extern "C" __global__ void batch_words(
-    const unsigned* data, const Index* order, unsigned* out, Index turn, const Index* turn_at, Index count,
-    Index length, Index rows, Index width) {
-    gather(data, order, out, turn, turn_at, count, length, rows, width);
-}
-
-extern "C" __global__ void batch_bytes(
-    const unsigned char* data, const Index* order, unsigned char* out, Index turn, const Index* turn_at,
-    Index count, Index length, Index rows, Index width) {
-    gather(data, order, out, turn, turn_at, count, length, rows, width);
 }

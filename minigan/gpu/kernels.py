@@ -1,15 +1,13 @@
-"""The functions of fused.py for CuPy's arrays: they start the kernels of cuda.cu.
+"""What a GPU computes with kernels of our own, for CuPy's arrays.
 
-What each computes is said in fused.py, under the same name. Here is said how many launches it takes, and
-where its results lie in memory. An array whose order in memory a kernel cannot use is copied first, which is
-a launch more for each such array. There are two ways to look at memory:
+To start a kernel takes a GPU some microseconds, however small the arrays, and nearly all of the time of a
+small network goes into that. So here is what occurs in every step and would take CuPy several launches. The
+callers are the functions of the same names in kernels/, optim's in kernels/optim.py. Arrays come as
+`gpu_kernels` (kernels/device.py) says: all of float32 or all of float64, not empty.
 
-    flat    Elementwise kernels run over memory from one end to the other. All arrays must lie there without
-            gaps, in one order of their axes. That is the order of the last array; results lie in it, too.
-    rows    Channel kernels want a matrix of rows and channels: (N, C) in C order, or (N, C, H, W) with the
-            channels last, as conv.py makes them. Results lie like that.
-
-The file cuda.cu is compiled when a kernel is first needed (CuPy keeps the result on disk for the next time).
+What works on each entry by itself is a formula for CuPy. The rest is in kernels.cu, in CUDA; it is compiled
+when a kernel is first needed (CuPy keeps the result on disk for the next time). Those kernels want arrays in
+a certain order in memory; one that lies otherwise is copied first, which is a launch more.
 """
 
 from __future__ import annotations
@@ -25,40 +23,79 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array
+from ..kernels.conv import LAST
 from ..kernels.geometry import Geometry, Pair, empty
-from . import formulas as fused
-from .formulas import Key, Piece, Row
+from ..kernels.optim import Piece
 
 try:
     import cupy
 except ImportError:  # nobody has CuPy arrays, then; but tools that look at every file may look at this one
     cupy = None
 
-THREADS = 256  # of a block. This and the next two as in cuda.cu
-LOSS_THREADS = 512
+# ------------------------------------------------------------------------- each entry by itself
+
+
+def _formula(name: str, arguments: str, formula: str) -> Callable[..., Array]:
+    """A function that computes y by a formula of C++: one launch, whatever the order in memory.
+
+    arguments: T is the precision of the arrays. y lies in memory like x.
+    """
+    x = arguments.split(", ").index("T x")
+
+    @functools.cache
+    def kernel() -> Any:
+        return cupy.ElementwiseKernel(arguments, "T y", f"y = {formula}", name)
+
+    return lambda *args: kernel()(*args, cupy.empty_like(args[x]))
+
+
+# A gradient whose slope is 0 is 0, even where it is infinite or NaN: it is chosen, not multiplied.
+leaky_relu = _formula("leaky_relu", "T x, T slope", "x <= 0 ? (slope == 0 ? 0 : slope * x) : x")
+leaky_relu_backward = _formula(
+    "leaky_relu_backward", "T g, T x, T slope", "slope == 0 ? (x != 0 ? g : 0) : x > 0 ? g : slope * g"
+)
+masked = _formula("masked", "T x, bool keep", "keep ? x : 0")
+tanh_backward = _formula("tanh_backward", "T g, T x", "g * (1 - x * x)")
+softplus = _formula("softplus", "T x", "(x > 0 ? x : 0) + log1p(exp(-fabs(x)))")
+sigmoid = _formula("sigmoid", "T x", "exp(x < 0 ? x : 0) / (1 + exp(-fabs(x)))")
+
+
+@functools.cache
+def _running_averages() -> Any:
+    return cupy.ElementwiseKernel(
+        "T mean, T var, T mu, T variance, float64 share, float64 correction",
+        "T new_mean, T new_var",
+        "new_mean = mean * T(1 - share) + mu * T(share);"
+        "new_var = var * T(1 - share) + variance * T(correction) * T(share)",
+        "running_averages",
+    )
+
+
+def running_averages(
+    mean: Array, var: Array, mu: Array, variance: Array, share: float | Array, n: int
+) -> tuple[Array, Array]:
+    """One launch."""
+    return _running_averages()(mean, var, mu, variance, share, n / (n - 1))
+
+
+# -------------------------------------------------------------------- to start a kernel of kernels.cu
+
+THREADS = 256  # of a block. This and the next one as in kernels.cu
 PIECE_BLOCK = 1024
 MANY = 512  # blocks that keep a GPU busy
 
-# Rows that a thread of a channel kernel should have at least: in an elementwise one, and in one that sums up.
-# (Blocks that sum up have to meet afterwards: it is not worth it for little.)
+# Rows that a thread of a channel kernel should have at least: in one that changes each, and in one that sums
+# up. (Blocks that sum up have to meet afterwards: it is not worth it for little.)
 APPLIED, SUMMED = 4, 16
 
-# Structs of cuda.cu, which are passed by value. Addresses of arrays are whole numbers here.
-ROWS = np.dtype(
-    [("logits", "u8", 4), ("slopes", "u8", 4), ("size", "i8", 4)] + [(name, "f8", 4) for name in "abc"]
-)
+# Structs of kernels.cu, which are passed by value. Addresses of arrays are whole numbers here.
 WINDOWS = np.dtype([("numbers", "i4", 13)])
-GRADIENTS = np.dtype([("g", "u8", 16), ("start", "i8", 16), ("size", "i8", 16), ("blocks", "i8", 16)])
-SEVERAL = np.dtype([("logits", "u8", 4), ("mean", "u8", 4), ("size", "i8", 4)])
-VALUES = np.dtype([("at", "u8", 16), ("double", "i8", 16), ("number", "f8", 16)])
-PAIRS = np.dtype([("kept", "u8", 16), ("made", "u8", 16), ("size", "i8", 16), ("blocks", "i8", 16)])
-
-
-# ---------------------------------------------------------------------------------- to start a kernel
+PIECES = np.dtype([(name, "u8", 16) for name in ("p", "g", "new", "m", "v", "count", "size", "blocks")])
+PAIRS = np.dtype([(name, "u8", 16) for name in ("kept", "now", "size", "blocks")])
 
 
 def _launch(name: str, dtype: np.dtype, grid: tuple[int, ...], block: tuple[int, ...], args: tuple) -> None:
-    """Start a kernel of cuda.cu. grid: how many blocks. block: how many threads in each.
+    """Start a kernel of kernels.cu. grid: how many blocks. block: how many threads in each.
 
     args: arrays; int, which arrive as 64 bits; float, which arrive as double; None, a null pointer; and
     structs, as NumPy arrays of one entry.
@@ -78,32 +115,6 @@ def _module(real: str) -> Any:
     return cupy.RawModule(code=code, options=(f"-DREAL={real}",))
 
 
-def _for_floats(*places: int) -> Callable[[Callable], Callable]:
-    """For a function of this file: where its kernels do not apply, the formula in fused.py computes.
-
-    They are for arrays that are all of float32 or all of float64, and not empty. places: where among the
-    arguments the arrays are; what is None does not count.
-    """
-
-    def decorate(function: Callable) -> Callable:
-        formula = getattr(fused, function.__name__)
-
-        @functools.wraps(function)
-        def chosen(*args: Any, **options: Any) -> Any:
-            arrays = [args[i] for i in places if i < len(args) and args[i] is not None]
-            suits = args[0].size > 0 and _alike(arrays)
-            return (function if suits else formula)(*args, **options)
-
-        return chosen
-
-    return decorate
-
-
-def _alike(arrays: Sequence[Array]) -> bool:
-    """Whether they are all of float32 or all of float64."""
-    return {a.dtype.char for a in arrays} in ({"f"}, {"d"})
-
-
 def _blocks(work: int, of_one: int) -> int:
     """How many blocks it takes, if one does so much."""
     return -(-work // of_one)
@@ -115,27 +126,6 @@ def _address(array: Array) -> int:
 
 
 # ------------------------------------------------------------------------------------ order in memory
-
-
-def _flat(name: str, size: int, dtype: np.dtype, args: tuple) -> None:
-    """Start an elementwise kernel: a thread for each entry. The size is its last argument."""
-    _launch(name, dtype, (_blocks(size, THREADS),), (THREADS,), (*args, size))
-
-
-def _lying_like(y: Array, x: Array) -> Array:
-    """x in the memory order and dtype of y, an array of its shape without gaps: itself, or a copy."""
-    if x.dtype == y.dtype and _same_steps(x, y):
-        return x
-    copy = cupy.empty_like(y)
-    copy[...] = x
-    return copy
-
-
-def _same_steps(x: Array, y: Array) -> bool:
-    """Whether each axis takes the same steps in the memory of both. An axis of length 1 takes none."""
-    if x.strides == y.strides:
-        return True
-    return all(n == 1 or s == t for n, s, t in zip(x.shape, x.strides, y.strides, strict=True))
 
 
 def _rows(x: Array, dtype: np.dtype) -> Array:
@@ -188,7 +178,7 @@ def _between(shares: int, numbers: int, dtype: np.dtype) -> tuple[Array | None, 
 
 @functools.cache
 def _counters(device: int, stream: int, thread: int) -> Array:
-    """Counters for `is_last` in cuda.cu. They are zero whenever a kernel starts.
+    """Counters for `is_last` in kernels.cu. They are zero whenever a kernel starts.
 
     To make zeros is a launch, so they are made once, and kept. Every kernel that counts with them leaves them
     zero again. So kernels may share them that run one after the other, and those of one stream do. Kernels of
@@ -210,76 +200,11 @@ def _counters(device: int, stream: int, thread: int) -> Array:
     return cupy.ndarray((MANY,), np.uint32, pointer)
 
 
-def _slope(slope: float | None) -> float:
-    """As the kernels take it. Slope 1 changes nothing."""
-    return 1.0 if slope is None else float(slope)
-
-
-def _number(value: int | Array) -> tuple[int, Array | None]:
-    """A number as the kernels take it: by value, or where it lies on the device."""
-    if isinstance(value, cupy.ndarray):
-        return 0, cupy.ascontiguousarray(value, np.int64)
-    return int(value), None
-
-
-# ---------------------------------------------------------------------------- activations and biases
-
-
-@_for_floats(0)
-def leaky_relu(x: Array, slope: float) -> Array:
-    """One launch."""
-    y = cupy.empty_like(x)
-    _flat("leaky_relu", x.size, x.dtype, (_lying_like(y, x), y, float(slope)))
-    return y
-
-
-@_for_floats(0, 1)
-def leaky_relu_backward(g: Array, y: Array, slope: float) -> Array:
-    """One launch."""
-    out = cupy.empty_like(y)
-    _flat(
-        "leaky_relu_backward", y.size, y.dtype, (_lying_like(out, g), _lying_like(out, y), out, float(slope))
-    )
-    return out
-
-
-@_for_floats(0, 1)
-def tanh_backward(g: Array, y: Array) -> Array:
-    """One launch."""
-    out = cupy.empty_like(y)
-    _flat("tanh_backward", y.size, y.dtype, (_lying_like(out, g), _lying_like(out, y), out))
-    return out
-
-
-@_for_floats(0, 1)
-def add_bias(y: Array, bias: Array, slope: float | None = None) -> None:
-    """One launch. If the channels are not last in memory, as many as the formula of fused.py takes."""
-    c = y.shape[1]
-    if not y.transpose(0, *range(2, y.ndim), 1).flags.c_contiguous:
-        fused.add_bias(y, bias, slope)
-        return
-    n = y.size // c
-    grid, block, share = _shares(n, c, APPLIED)
-    _launch("add_bias", y.dtype, grid, block, (y, _vector(bias, y.dtype), _slope(slope), n, c, share))
-
-
-@_for_floats(0)
-def channel_sums(g: Array) -> Array:
-    """One launch."""
-    c, dtype = g.shape[1], g.dtype
-    n = g.size // c
-    grid, block, share = _shares(n, c, SUMMED)
-    g, total, (parts, done) = _rows(g, dtype), cupy.empty(c, dtype), _between(grid[1], c, dtype)
-    _launch("channel_sums", dtype, grid, block, (g, parts, total, done, n, c, share))
-    return total
-
-
 # ------------------------------------------------------------------------------ batch normalisation
 
 
-@_for_floats(0, 1, 2)
 def batch_norm(
-    x: Array, gamma: Array | None, beta: Array | None, eps: float, leaky: float | None = None
+    x: Array, gamma: Array | None, beta: Array | None, eps: float
 ) -> tuple[Array, Array, Array, Array]:
     """Two launches. y has the channels last in memory."""
     c, dtype = x.shape[1], x.dtype
@@ -290,12 +215,11 @@ def batch_norm(
     args = (x, parts, mu, variance, s, done, float(eps), n, c, share)
     _launch("batch_norm_statistics", dtype, grid, block, args)
     grid, block, share = _shares(n, c, APPLIED)
-    args = (x, mu, s, _vector(gamma, dtype), _vector(beta, dtype), y, _slope(leaky), n, c, share)
-    _launch("batch_norm_apply", dtype, grid, block, args)
+    each = (x, mu, s, _vector(gamma, dtype), _vector(beta, dtype), y, n, c, share)
+    _launch("batch_norm_apply", dtype, grid, block, each)
     return y, mu, variance, s
 
 
-@_for_floats(0, 1, 2, 3, 4)
 def batch_norm_backward(
     g: Array, x: Array, mu: Array, s: Array, gamma: Array | None
 ) -> tuple[Array, Array, Array]:
@@ -314,71 +238,6 @@ def batch_norm_backward(
     return x_bar, gamma_bar, beta_bar
 
 
-@_for_floats(0, 1, 3, 4)
-def running(
-    mean: Array, var: Array, count: Array, mu: Array, variance: Array, share: float, n: int
-) -> tuple[Array, Array, Array]:
-    """One launch."""
-    if count.dtype != np.int64:
-        return fused.running(mean, var, count, mu, variance, share, n)
-    dtype = mean.dtype
-    made = cupy.empty_like(mean), cupy.empty_like(var), cupy.empty_like(count)
-    old = (_vector(mean, dtype), _vector(var, dtype), count, _vector(mu, dtype), _vector(variance, dtype))
-    numbers = (float(1 - share), float(share), float(share * n / (n - 1)))
-    _flat("running", mean.size, dtype, (*old, *made, *numbers))
-    return made
-
-
-# ------------------------------------------------------------------------------------------- losses
-
-
-def softplus_means(rows: Sequence[Row]) -> tuple[Array, list[Array]]:
-    """One launch, of one block: logits are few."""
-    if not _alike([logits for logits, *_ in rows]):
-        return fused.softplus_means(rows)
-    dtype = rows[0][0].dtype
-    struct, loss = np.zeros(1, ROWS), cupy.empty((), dtype)
-    slopes = [cupy.empty_like(logits, dtype=dtype) for logits, *_ in rows]
-    logits = [_lying_like(slope, row[0]) for slope, row in zip(slopes, rows, strict=True)]
-    for k, (_, a, b, c) in enumerate(rows):
-        struct["logits"][0, k], struct["slopes"][0, k] = _address(logits[k]), _address(slopes[k])
-        struct["size"][0, k] = logits[k].size
-        struct["a"][0, k], struct["b"][0, k], struct["c"][0, k] = a, b, c
-    _launch("softplus_means", dtype, (1,), (1, LOSS_THREADS), (struct, len(rows), loss))
-    return loss, slopes
-
-
-def sigmoid_means(several: Sequence[Array]) -> list[Array]:
-    """One launch, of a block for each array."""
-    if not _alike(several):
-        return fused.sigmoid_means(several)
-    dtype, struct = several[0].dtype, np.zeros(1, SEVERAL)
-    means = [cupy.empty((), dtype) for _ in several]
-    several = [cupy.ascontiguousarray(logits) for logits in several]  # copies must live until the launch
-    for k, (logits, mean) in enumerate(zip(several, means, strict=True)):
-        struct["logits"][0, k], struct["mean"][0, k] = _address(logits), _address(mean)
-        struct["size"][0, k] = logits.size
-    _launch("sigmoid_means", dtype, (len(means),), (1, LOSS_THREADS), (struct,))
-    return means
-
-
-def add_up(sums: Array, values: Sequence[Array]) -> None:
-    """One launch, if sums are float64 and the values that lie on the device float32 or float64."""
-    there = [isinstance(value, cupy.ndarray) for value in values]
-    dtypes = [value.dtype.char for value, on_device in zip(values, there, strict=True) if on_device]
-    if sums.dtype != np.float64 or not sums.flags.c_contiguous or not set(dtypes) <= {"f", "d"}:
-        fused.add_up(sums, values)
-        return
-    struct = np.zeros(1, VALUES)
-    for i, (value, on_device) in enumerate(zip(values, there, strict=True)):
-        if on_device:
-            struct["at"][0, i], struct["double"][0, i] = _address(value), value.dtype.char == "d"
-        else:
-            struct["number"][0, i] = value
-    if values:
-        _launch("add_up", sums.dtype, (1,), (16,), (sums, struct, len(values)))
-
-
 # -------------------------------------------------------------------------------------- convolution
 
 
@@ -391,7 +250,6 @@ def _windows(shape: tuple[int, ...], kernel: Pair, how: Geometry) -> tuple[np.nd
     return np.array([(numbers,)], WINDOWS), n * oh * ow
 
 
-@_for_floats(0)
 def im2col(x: Array, kernel: Pair, how: Geometry) -> Array:
     """One launch, whatever the order of x in memory. The result lies in C order."""
     struct, places = _windows(x.shape, kernel, how)
@@ -405,7 +263,6 @@ def im2col(x: Array, kernel: Pair, how: Geometry) -> Array:
     return columns
 
 
-@_for_floats(0, 4)
 def col2im(
     columns: Array, shape: tuple[int, int, int, int], kernel: Pair, how: Geometry, bias: Array | None = None
 ) -> Array:
@@ -413,7 +270,7 @@ def col2im(
     n, c, h, w = shape
     struct, _ = _windows(tuple(shape), kernel, how)
     dtype = columns.dtype
-    image = empty(cupy, shape, dtype, fused.LAST)
+    image = empty(cupy, shape, dtype, LAST)
     width = _power_of_two(c, 32)
     height = THREADS // width
     _launch(
@@ -426,104 +283,76 @@ def col2im(
 # ----------------------------------------------------------------------- optimisers, moving averages
 
 
-def _sixteens(kind: np.dtype, sizes: Sequence[int], **fields: Sequence[int]) -> Iterator[tuple[Any, int]]:
-    """For each launch: the struct that tells of its pieces, and how many blocks it takes.
+def _sixteens(kind: np.dtype, rows: Sequence[Sequence[Array]]) -> Iterator[tuple[np.ndarray, int]]:
+    """For each launch: the struct that tells of up to sixteen rows, and how many blocks it takes.
 
-    Empty pieces are left out. fields: what the struct says of each piece, beside its size.
+    A row has an array for each field of the struct, of one length (but a count has one entry), without gaps.
     """
-    which = [k for k, size in enumerate(sizes) if size > 0]
-    for start in range(0, len(which), 16):
-        chosen = which[start : start + 16]
-        struct, n = np.zeros(1, kind), len(chosen)
-        for name, values in (*fields.items(), ("size", sizes)):
-            struct[name][0, :n] = [values[k] for k in chosen]
-        together = list(itertools.accumulate(_blocks(sizes[k], PIECE_BLOCK) for k in chosen))
-        struct["blocks"][0, :n] = together
+    rows = [row for row in rows if row[0].size > 0]
+    for start in range(0, len(rows), 16):
+        chosen, struct = rows[start : start + 16], np.zeros(1, kind)
+        for name, arrays in zip(kind.names or (), zip(*chosen, strict=True), strict=False):
+            struct[name][0, : len(chosen)] = [_address(array) for array in arrays]
+        together = list(itertools.accumulate(_blocks(row[0].size, PIECE_BLOCK) for row in chosen))
+        struct["size"][0, : len(chosen)] = [row[0].size for row in chosen]
+        struct["blocks"][0, : len(chosen)] = together
         yield struct, together[-1]
 
 
-@_for_floats(0, 1, 2)
 def adam(
-    p: Array, m: Array, v: Array, gradients: Sequence[Piece], step: int | Array, lr: float, beta1: float,
-    beta2: float, eps: float, weight_decay: float = 0.0, decoupled: bool = False,
+    pieces: Sequence[Piece], lr: float, beta1: float, beta2: float, eps: float, weight_decay: float,
+    decoupled: bool,
 ) -> None:  # fmt: skip
     """One launch for each sixteen pieces."""
     decay, shrink = (0.0, 1 - lr * weight_decay) if decoupled else (weight_decay, 1.0)
     numbers = tuple(float(number) for number in (lr, beta1, beta2, eps, decay, shrink))
-    slopes = [cupy.ascontiguousarray(g, p.dtype) for _, g in gradients]
-    sizes, starts = [g.size for g in slopes], [start for start, _ in gradients]
-    for struct, blocks in _sixteens(GRADIENTS, sizes, g=[_address(g) for g in slopes], start=starts):
-        _launch("adam", p.dtype, (blocks,), (THREADS,), (p, m, v, struct, *_number(step), *numbers))
+    rows = [(piece.p, piece.g, piece.new, *piece.kept, piece.count) for piece in pieces]
+    dtype = pieces[0].p.dtype
+    for struct, blocks in _sixteens(PIECES, rows):
+        _launch("adam", dtype, (blocks,), (THREADS,), (struct, *numbers))
 
 
-def averages(kept: Sequence[Array], new: Sequence[Array], decay: float) -> None:
-    """One launch for each sixteen pairs, if they are all of float32 or all of float64."""
-    if not _alike([*kept, *new]):
-        fused.averages(kept, new, decay)
-        return
-    sizes, there, new_ones = [a.size for a in kept], map(_address, kept), map(_address, new)
-    for struct, blocks in _sixteens(PAIRS, sizes, kept=list(there), made=list(new_ones)):
-        _launch("averages", kept[0].dtype, (blocks,), (THREADS,), (struct, float(1 - decay)))
+def averages(pairs: Sequence[tuple[Array, Array]], share: float | Array) -> None:
+    """One launch for each sixteen pairs. share on the device: 0-d, float64."""
+    on_device = isinstance(share, cupy.ndarray)
+    number = (0.0, share) if on_device else (float(share), None)
+    for struct, blocks in _sixteens(PAIRS, pairs):
+        _launch("averages", pairs[0][0].dtype, (blocks,), (THREADS,), (struct, *number))
 
 
 # ----------------------------------------------------------------------------------- random numbers
 
+# Two numbers below 2⁶⁴: which purpose, and which position (a step). The position may also be a 0-d int64
+# array on the device, looked up when the kernel runs.
+Key = tuple[int, Any]
 
-def uniform(shape: tuple[int, ...], key: Key, like: Any) -> Array:
-    """One launch; a thread for each eight numbers."""
+
+def uniform(shape: tuple[int, ...], key: Key) -> Array:
+    """Numbers between 0 and 1, float32, that depend on nothing but the key. One launch.
+
+    They come from Philox (Salmon et al. 2011), which makes 256 random bits of (key, counter), and are those
+    of numpy.random.Generator(numpy.random.Philox(key=key)).random(shape, "float32").
+    """
     return _random("uniform", shape, key)
 
 
-def normal(shape: tuple[int, ...], key: Key, like: Any) -> Array:
-    """One launch; a thread for each eight numbers."""
+def normal(shape: tuple[int, ...], key: Key) -> Array:
+    """Numbers of N(0, 1), float32, that depend on nothing but the key. One launch.
+
+    Box and Muller: of two uniform numbers u (above 0) and v they make two normal ones,
+
+        √(-2 log u) cos(2π v)  and  √(-2 log u) sin(2π v)
+
+    u and v are those of `uniform`, two by two, but u is larger by 2⁻²⁴.
+    """
     return _random("normal", shape, key)
 
 
 def _random(name: str, shape: tuple[int, ...], key: Key) -> Array:
-    out = cupy.empty(shape, np.float32)
+    out, (purpose, position) = cupy.empty(shape, np.float32), key
     if out.size > 0:
-        args = (out, int(key[0]), *_number(key[1]), out.size)
+        on_device = isinstance(position, cupy.ndarray)
+        number = (0, position) if on_device else (int(position), None)
+        args = (out, int(purpose), *number, out.size)
         _launch(name, out.dtype, (_blocks(math.prod(shape), 8 * THREADS),), (THREADS,), args)
     return out
-
-
-def batch(data: Array, order: Array, turn: int | Array, count: int) -> Array:
-    """One launch, for data of any dtype. The rows lie in memory as those of data do.
-
-    For that, the first axis of data must be the slowest one in memory, without gaps; else the formula of
-    fused.py computes. If turn lies on the device, rows beyond the end of `order` are zero.
-    """
-    number, on_device = _number(turn)
-    rows = count if on_device is not None else max(0, min(count, order.size - number * count))
-    out = cupy.empty_like(data, shape=(rows, *data.shape[1:]))
-    if out.size == 0:
-        return out
-    if not _same_steps_of_rows(data, out):
-        return fused.batch(data, order, turn, count)
-    width, name = out.nbytes // rows, "batch_bytes"
-    if width % 4 == 0 and _address(data) % 4 == 0:
-        width, name = width // 4, "batch_words"
-    across = _power_of_two(width, THREADS)
-    height = THREADS // across
-    grid = (_blocks(rows, height), min(_blocks(width, across), 64))
-    args = (
-        data,
-        cupy.ascontiguousarray(order, np.int64),
-        out,
-        number,
-        on_device,
-        count,
-        order.size,
-        rows,
-        width,
-    )
-    _launch(name, np.dtype(np.float32), grid, (across, height), args)
-    return out
-
-
-def _same_steps_of_rows(data: Array, out: Array) -> bool:
-    """Whether rows of data lie in memory like those of out, one after the other."""
-    same = lambda axis: data.shape[axis] == 1 or data.strides[axis] == out.strides[axis]
-    return (len(data) == 1 or data.strides[0] == out.nbytes // len(out)) and all(
-        same(axis) for axis in range(1, data.ndim)
-    )

@@ -26,6 +26,7 @@ to keep them must copy them. (The Trainer does so for pictures and checkpoints.)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +37,7 @@ from ..backend import Array
 from ..data.batches import Batches
 from ..optim import Optimizer
 from ..tensor import Tensor, constant
+from .random import DeviceGenerator
 
 if TYPE_CHECKING:
     from ..training.draws import Draws
@@ -316,7 +318,7 @@ def _state(play: Any) -> Iterator[tuple[str, Any, str]]:
     Weights that are computed before each use (nn/weights.py) are left out.
     """
     seen: set[int] = set()
-    waiting = [("play", play), *((who, part) for who, part in play.parts().items())]
+    waiting = [("play", play), *((who, part) for who, part in play.parts().items() if _is_plain_object(part))]
     while waiting:
         name, owner = waiting.pop(0)
         if id(owner) in seen:
@@ -337,8 +339,12 @@ def _state(play: Any) -> Iterator[tuple[str, Any, str]]:
 
 
 def _is_plain_object(value: Any) -> bool:
-    """Whether to look inside: a network, a game, a loss, a term. Not a data set, an optimiser, a function."""
-    if isinstance(value, (Optimizer, Batches, Tensor, type)) or not hasattr(value, "__dict__"):
+    """Whether to look inside: a network, a game, a loss, a term. Not a data set, an optimiser, a function.
+
+    (What an optimiser remembers is changed in place; what a generator draws depends on the step.)
+    """
+    others = (Optimizer, Batches, Tensor, DeviceGenerator, ModuleType, type)
+    if isinstance(value, others) or not hasattr(value, "__dict__"):
         return False
     return isinstance(value, nn.Module) or not callable(value)
 

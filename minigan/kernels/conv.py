@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, xp_of
-from . import device
+from .device import gpu_kernels
 from .geometry import Geometry, Pair, empty, windows
 from .linear import matmul
 from .threads import split
@@ -45,8 +45,8 @@ def conv2d(x: Array, weight: Array, how: Geometry, bias: Array | None = None) ->
     oh, ow = how.size_after(x.shape[2:], (kh, kw))
     y = empty(xp_of(x), (len(x), o, oh, ow), np.result_type(x.dtype, weight.dtype), LAST)
     pixels = pixels_of(y)
-    if (fused := device.of(x)) is not None:
-        matmul(_all_seen(fused, x, (kh, kw), how), matrix_of(weight, few=False), pixels)
+    if (gpu := gpu_kernels(x)) is not None:
+        matmul(_all_seen(gpu, x, (kh, kw), how), matrix_of(weight, few=False), pixels)
         if bias is not None:
             pixels += bias
         return y
@@ -70,9 +70,9 @@ def conv2d_weight(x: Array, y: Array, how: Geometry, kernel: Pair) -> Array:
         return by_group(how.groups, lambda x, y: conv2d_weight(x, y, alone, kernel), (x, 1), (y, 1), out=0)
     c, o = x.shape[1], y.shape[1]
     ȳ, dtype = pixels_of(y), np.result_type(x.dtype, y.dtype)
-    if (fused := device.of(x)) is not None:
+    if (gpu := gpu_kernels(x)) is not None:
         weight = empty(xp_of(x), (o, c, *kernel), dtype, (2, 3, 1, 0))
-        matmul(_all_seen(fused, x, kernel, how).T, ȳ, matrix_of(weight, few=False))
+        matmul(_all_seen(gpu, x, kernel, how).T, ȳ, matrix_of(weight, few=False))
         return weight
     few = are_few(c)
 
@@ -117,10 +117,10 @@ def pixels_of(x: Array) -> Array:
     return x.transpose(0, 2, 3, 1).reshape(-1, x.shape[1])
 
 
-def _all_seen(fused: Any, x: Array, kernel: Pair, how: Geometry) -> Array:
+def _all_seen(gpu: Any, x: Array, kernel: Pair, how: Geometry) -> Array:
     """X for all images, on a GPU."""
     pointwise = kernel == how.stride == (1, 1) and how.padding == (0, 0)
-    return pixels_of(x) if pointwise else fused.im2col(x, kernel, how)
+    return pixels_of(x) if pointwise else gpu.im2col(x, kernel, how)
 
 
 def _seen(

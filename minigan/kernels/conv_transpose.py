@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..backend import Array, xp_of
-from . import device
 from .conv import LAST, are_few, by_group, images_at_a_time, matrix_of, padder, pixels_of
+from .device import gpu_kernels
 from .geometry import Geometry, Pair, add_windows, empty, windows
 from .linear import matmul
 from .threads import split
@@ -27,10 +27,9 @@ def conv_transpose2d(y: Array, weight: Array, how: Geometry, size: Pair, bias: A
         alone = how._replace(groups=1)
         f = lambda y, w, b=None: conv_transpose2d(y, w, alone, size, b)
         return by_group(how.groups, f, (y, 1), (weight, 0), (bias, 0))
-    if (fused := device.of(y)) is not None:
+    if (gpu := gpu_kernels(y, weight)) is not None:
         columns = matmul(pixels_of(y), matrix_of(weight, few=False).T)
-        bias = None if bias is None else bias.astype(columns.dtype, copy=False)
-        return fused.col2im(columns, (len(y), weight.shape[1], *size), weight.shape[2:], how, bias)
+        return gpu.col2im(columns, (len(y), weight.shape[1], *size), weight.shape[2:], how, bias)
     # By phases, each pixel of the image takes KH · KW / stride² products of channels, many of them with zeros
     # from outside ȳ if the image is much larger. Adding up takes as many for `places` pixels only, but then
     # its sums go through memory: it is the better way where the others have half as many products again.

@@ -1,14 +1,15 @@
-"""Which kernels there are for the arrays of a GPU, beside those of its array library.
+"""Where a GPU has kernels of its own for what the other files of this folder compute.
 
-    fused = of(x)            None for NumPy, whose kernels are the other files of this folder
-    if fused is not None:
-        return fused.leaky_relu(x, slope)
+    gpu = gpu_kernels(x)               None: go on, with the array library of x
+    if gpu is not None:
+        return gpu.leaky_relu(x, slope)
 
-What they compute is in fused.py, in a few lines each; how, in cuda.cu.
+They are in gpu/kernels.py. Nobody above this folder knows of them.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 from typing import Any
 
@@ -16,18 +17,20 @@ import numpy as np
 
 from ..backend import Array, backend_of
 
-_known: dict[type, Any] = {np.ndarray: None}
+
+def gpu_kernels(*arrays: Array | None) -> Any:
+    """The kernels for these arrays, those of a GPU; None where there are none.
+
+    They are for arrays that are all of float32 or all of float64, and not empty. (None does not count.)
+    """
+    first = arrays[0]
+    if type(first) is np.ndarray or first is None or not first.size or first.dtype.char not in "fd":
+        return None
+    if any(a is not None and a.dtype != first.dtype for a in arrays):
+        return None
+    return _kernels() if backend_of(first).name == "cupy" else None
 
 
-def register(array_type: type, kernels: Any) -> None:
-    """Say which kernels there are for arrays of this type: something with the functions of fused.py."""
-    _known[array_type] = kernels
-
-
-def of(x: Array) -> Any:
-    """The fused kernels for arrays like x; None where there are none."""
-    kind = type(x)
-    if kind not in _known:
-        on_gpu = backend_of(x).name == "cupy"
-        _known[kind] = importlib.import_module("minigan.gpu.kernels") if on_gpu else None
-    return _known[kind]
+@functools.cache
+def _kernels() -> Any:
+    return importlib.import_module("minigan.gpu.kernels")

@@ -25,12 +25,13 @@ def product(a: Array, b: Array) -> Array:
 
     NumPy's OpenBLAS is quicker at a tall result than at a wide one (docs/speed.md has figures). So where
     the result is wider than tall, this is (Bᵀ Aᵀ)ᵀ: the same numbers, column by column in memory.
-    Elementwise ops keep that order, so a whole network computes in it.
+    Elementwise ops keep that order, so a whole network computes in it. On a GPU it makes no difference, and
+    all lies row by row; but W̄ = Ȳᵀ X (Ȳᵀ does not) lies like W, whose order was chosen for NumPy.
     """
     xp = xp_of(a)
     if a.shape[1] == 1:
         return a * b  # each pair once, nothing to add up
-    wide = a.shape[0] < b.shape[1] and isinstance(a, np.ndarray)
+    wide = a.shape[0] < b.shape[1] and (type(a) is np.ndarray or not a.flags.c_contiguous)
     dtype = np.result_type(a.dtype, b.dtype)
     out = xp.empty((a.shape[0], b.shape[1]), dtype, order="F" if wide else "C")
     if wide:

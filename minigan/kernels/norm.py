@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array, xp_of
-from . import device, simple
+from . import simple
 from .conv import LAST
+from .device import gpu_kernels
 from .geometry import empty
 from .threads import split
 
@@ -33,9 +34,9 @@ def batch_norm(
     x: Array, gamma: Array | None, beta: Array | None, eps: float
 ) -> tuple[Array, Array, Array, Array, Array]:
     """y = γ (x - μ) s + β, then x as the backward pass should get it, then μ, σ² and s = 1 / √(σ² + ε)."""
-    if (fused := device.of(x)) is not None:
+    if (gpu := gpu_kernels(x, gamma, beta)) is not None:
         x = channels_last(x) if x.ndim == 4 else x
-        y, mu, variance, s = fused.batch_norm(x, gamma, beta, eps)
+        y, mu, variance, s = gpu.batch_norm(x, gamma, beta, eps)
         return y, x, mu, variance, s
     does: Any = _this if suits(x) else simple
     x = does.channels_last(x)
@@ -48,8 +49,8 @@ def batch_norm_backward(
     g: Array, x: Array, mu: Array, s: Array, gamma: Array | None
 ) -> tuple[Array, Array, Array]:
     """x̄ = γ s (ȳ - mean ȳ - x̂ · mean(ȳ x̂)),  γ̄ = Σ ȳ x̂,  β̄ = Σ ȳ, where x̂ = (x - μ) s."""
-    if (fused := device.of(x)) is not None:
-        return fused.batch_norm_backward(g, x, mu, s, gamma)
+    if (gpu := gpu_kernels(x, g, gamma)) is not None:
+        return gpu.batch_norm_backward(g, x, mu, s, gamma)
     does: Any = _this if suits(x) else simple
     n = x.size // x.shape[1]
     total, along = does.gradient_sums(g, x, mu)
@@ -65,6 +66,8 @@ def running_averages(
 
     share: a number, or an array of one.
     """
+    if (gpu := gpu_kernels(mean, var, mu, variance)) is not None:
+        return gpu.running_averages(mean, var, mu, variance, share, n)
     new_mean = mean * (1 - share) + mu * share
     new_var = var * (1 - share) + variance * (n / (n - 1)) * share
     return new_mean.astype(mean.dtype, copy=False), new_var.astype(var.dtype, copy=False)
@@ -72,7 +75,7 @@ def running_averages(
 
 def suits(x: Array) -> bool:
     """Whether this file has something to offer for x: images, of some size, on a CPU."""
-    return isinstance(x, np.ndarray) and x.ndim == 4 and x.size > SMALL
+    return type(x) is np.ndarray and x.ndim == 4 and x.size > SMALL
 
 
 def channels_last(x: Array) -> Array:
@@ -140,8 +143,6 @@ def affine(x: Array, mu: Array, scale: Array, shift: Array | None) -> Array:
 
 def channel_sums(g: Array) -> Array:
     """For each channel, Σ g."""
-    if (fused := device.of(g)) is not None:
-        return fused.channel_sums(g)
     if not suits(g):
         return simple.channel_sums(g)
     rows = _rows(g)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backend import Array, xp_of
-from . import device
+from .device import gpu_kernels
 from .threads import split
 
 CHUNK = 65_536  # entries at a time; with five arrays in float32, 1.3 MB
@@ -152,7 +152,7 @@ def adam(
 
         η m̂ / (√v̂ + ε)  =  (η c / (1 - β₁ᵗ)) · m / (√v + ε c)
     """
-    if (gpu := device.of(pieces[0].p)) is not None:
+    if (gpu := gpu_kernels(pieces[0].p)) is not None:
         gpu.adam(pieces, lr, beta1, beta2, eps, weight_decay, decoupled)
         return
     for piece in pieces:
@@ -196,7 +196,7 @@ def _adam(
 
 def averages(pairs: Sequence[tuple[Array, Array]], share: float | Array) -> None:
     """In place, for each pair (a, p): a ← a + share · (p - a). share: a number, or an array of one."""
-    if pairs and (gpu := device.of(pairs[0][0])) is not None:
+    if pairs and (gpu := gpu_kernels(*(a for pair in pairs for a in pair))) is not None:
         gpu.averages(pairs, share)
         return
     for whole in pairs:

@@ -127,8 +127,13 @@ def leaky_relu(x: Array, slope: float) -> Array:
 
 
 def leaky_relu_backward(g: Array, y: Array, slope: float) -> Array:
-    """g where y > 0, else slope · g."""
-    return xp_of(g).where(y > 0, g, slope * g)
+    """g where y > 0, else slope · g. With slope 0, y is relu's: 0 where y = 0, else g."""
+    return xp_of(g).where(y > 0, g, slope * g) if slope else masked(g, y != 0)
+
+
+def masked(g: Array, keep: Array) -> Array:
+    """g where `keep` holds, else 0."""
+    return xp_of(g).where(keep, g, g.dtype.type(0))
 
 
 def relu(x: Array) -> Array:

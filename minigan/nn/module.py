@@ -48,7 +48,17 @@ class Module:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         for hook in self._before:
             hook(self)
+        if list in map(type, args):
+            args = tuple(self._in_own_precision(arg) for arg in args)
         return self.forward(*args, **kwargs)
+
+    def _in_own_precision(self, value: Any) -> Any:
+        """A list of floats in the precision of the parameters: it has none of its own. Others as they are."""
+        inner = value
+        while type(inner) is list and inner:
+            inner = inner[0]
+        own = next((p for p in self.parameters()), None) if isinstance(inner, float) else None
+        return value if own is None else Tensor(value, dtype=own.dtype, backend=own.backend)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no forward; a Module must define one")

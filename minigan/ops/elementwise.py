@@ -7,7 +7,6 @@ many times then collects a gradient from each use: broadcasts=True has the tape 
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -70,7 +69,7 @@ def mul(a: Any, b: Any) -> Tensor:
 
 
 def div(a: Any, b: Any) -> Tensor:
-    """c = a / b        ā = c̄ / b        b̄ = -c̄ c / b"""
+    """c = a / b        ā = c̄ / b        b̄ = -c̄ (c / b)"""
     a, b = operands("div", a, b)
     if type(b) is Number:  # nobody will need the output
         return record("div", a._data / b._data, (a, lambda g: g / b))
@@ -78,33 +77,47 @@ def div(a: Any, b: Any) -> Tensor:
         "div",
         a._data / b._data,
         (a, lambda g, c: g / b),
-        (b, lambda g, c: -(g * c / b)),
+        (b, lambda g, c: -(g * (c / b))),
         broadcasts=True,
         output=True,
     )
 
 
 def pow(a: Any, b: Any) -> Tensor:
-    """c = aᵇ        ā = c̄ b aᵇ⁻¹        b̄ = c̄ c log a   (0 at a = 0, its limit for b > 0)"""
+    """c = aᵇ        ā = c̄ b aᵇ⁻¹   (0 where b = 0)        b̄ = c̄ c log a   (its limit 0 at a = 0 for b ≥ 0)"""
     a, b = operands("pow", a, b)
+    if type(b) is Number and b._data == 0.5:  # of (-∞)^½ the libraries have two opinions, of its root one
+        return sqrt(a)
     data = a._data**b._data
     if type(b) is Number:
         n = b._data
-        if n == 0:  # not n a^(n-1), which is 0 · ∞ at a = 0
-            return record("pow", data, (a, lambda g: g * 0.0))
+        if n == 0:
+            return record("pow", data, (a, lambda g: masked(g, xp_of(g._data).zeros(g.shape, bool))))
         return record("pow", data, (a, lambda g: g * (n * a ** (n - 1))))
     if type(a) is Number:
-        base = a._data
-        log_base = math.log(base) if base > 0 else 0.0 if base == 0 else math.nan
-        return record("pow", data, (b, lambda g, c: g * c * log_base), output=True)
+        a = constant(xp_of(b._data).full((), a._data, data.dtype))
     return record(
         "pow",
         data,
-        (a, lambda g, c: g * (b * a ** where((a == 0) & (b == 0), 1.0, b - 1))),
-        (b, lambda g, c: g * c * log(where(a == 0, 1.0, a))),
+        (a, lambda g, c: _to_base(g, a, b)),
+        (b, lambda g, c: _to_exponent(g, c, a, b)),
         broadcasts=True,
         output=True,
     )
+
+
+def _to_base(g: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """g b aᵇ⁻¹. Where b = 0 it is 0 even if g or aᵇ⁻¹ is no ordinary number. (If they are, it slopes.)"""
+    xp = xp_of(g._data)
+    ordinary = (xp.abs(a._data) >= np.finfo(g.dtype).tiny) & xp.isfinite(g._data)
+    chosen = (b._data == 0) & ~ordinary
+    return masked(g, ~chosen) * (b * a ** where(chosen, 0.0, b - 1))
+
+
+def _to_exponent(g: Tensor, c: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """g c log a, with the limit 0 at a = 0 for b ≥ 0 and at a = ∞ for b < 0"""
+    limit = ((a._data == 0) & (b._data >= 0)) | ((a._data == np.inf) & (b._data < 0))
+    return masked(g, ~limit) * (c * log(where(limit, 1.0, a)))
 
 
 def maximum(a: Any, b: Any) -> Tensor:
@@ -114,8 +127,8 @@ def maximum(a: Any, b: Any) -> Tensor:
     return record(
         "maximum",
         _module(x, y).maximum(x, y),
-        (a, lambda g: g * _share(x > y, x == y, g.dtype)),
-        (b, lambda g: g * _share(y > x, x == y, g.dtype)),
+        (a, lambda g: _unless(x < y, x == y, g)),
+        (b, lambda g: _unless(y < x, x == y, g)),
         broadcasts=True,
     )
 
@@ -127,15 +140,15 @@ def minimum(a: Any, b: Any) -> Tensor:
     return record(
         "minimum",
         _module(x, y).minimum(x, y),
-        (a, lambda g: g * _share(x < y, x == y, g.dtype)),
-        (b, lambda g: g * _share(y < x, x == y, g.dtype)),
+        (a, lambda g: _unless(x > y, x == y, g)),
+        (b, lambda g: _unless(y > x, x == y, g)),
         broadcasts=True,
     )
 
 
-def _share(wins: Array, ties: Array, dtype: np.dtype) -> Tensor:
-    """1 where an operand wins, 1/2 where it ties, 0 where it loses."""
-    return constant(wins + ties * dtype.type(0.5))
+def _unless(loses: Array, ties: Array, g: Tensor) -> Tensor:
+    """0 where an operand loses, g / 2 where it ties, else g. (As in PyTorch: a NaN has not lost.)"""
+    return masked(g, ~loses) * constant(1 - ties * g.dtype.type(0.5))
 
 
 def _module(x: Any, y: Any) -> Any:
@@ -150,13 +163,23 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
     broadcast_shape("where", condition.shape, a.shape, b.shape)
     dtype = np.result_type(*(x._data if type(x) is Number else x.dtype for x in (a, b)))
     x, y = (dtype.type(t._data) if type(t) is Number else t._data for t in (a, b))
+    holds = condition._data != 0
     return record(
         "where",
-        xp_of(condition._data).where(condition._data, x, y),
-        (a, lambda g: where(condition, g, 0.0)),
-        (b, lambda g: where(condition, 0.0, g)),
+        xp_of(condition._data).where(holds, x, y),
+        (a, lambda g: masked(g, holds)),
+        (b, lambda g: masked(g, ~holds)),
         broadcasts=True,
     )
+
+
+def masked(g: Tensor, keep: Array) -> Tensor:
+    """g where `keep` holds, else 0: chosen, not multiplied, since ∞ · 0 is NaN
+
+    It is linear in g, and its own adjoint. This is how a gradient passes through what chooses.
+    """
+    data = kernels.masked(g._data, keep)
+    return record("masked", data, (g, lambda h: masked(h, keep)), broadcasts=True)
 
 
 # ------------------------------------------------------------------------------- one operand
@@ -171,8 +194,13 @@ def neg(x: Any) -> Tensor:
 def abs(x: Any) -> Tensor:
     """y = |x|        x̄ = ȳ sign x   (0 at x = 0)"""
     x = tensor(x, "abs")
-    xp, data = xp_of(x._data), x._data
-    return record("abs", xp.abs(data), (x, lambda g: g * constant(xp.sign(data))))
+    data = x._data
+
+    def vjp(g: Tensor) -> Tensor:
+        sign = (data > 0) * g.dtype.type(1) - (data < 0)  # 0 for NaN, too, as in PyTorch
+        return masked(g, sign != 0) * constant(sign)
+
+    return record("abs", xp_of(data).abs(data), (x, vjp))
 
 
 def exp(x: Any) -> Tensor:
@@ -190,7 +218,7 @@ def expm1(x: Any) -> Tensor:
 def log(x: Any) -> Tensor:
     """y = log x        x̄ = ȳ / x"""
     x = tensor(x, "log")
-    return record("log", xp_of(x._data).log(x._data), (x, lambda g: g / x))
+    return record("log", xp_of(x._data).log(x._data), (x, lambda g: g / (x + 0.0)))  # -0 is 0 here
 
 
 def log1p(x: Any) -> Tensor:
@@ -200,9 +228,10 @@ def log1p(x: Any) -> Tensor:
 
 
 def sqrt(x: Any) -> Tensor:
-    """y = √x        x̄ = ȳ / 2y"""
+    """y = √x        x̄ = ȳ / 2y   (∞ at x = 0)"""
     x = tensor(x, "sqrt")
-    return record("sqrt", xp_of(x._data).sqrt(x._data), (x, lambda g, y: g / (y * 2)), output=True)
+    data = xp_of(x._data).sqrt(x._data + 0.0)  # √-0 would be -0, and its slope -∞
+    return record("sqrt", data, (x, lambda g, y: g / (y * 2)), output=True)
 
 
 def square(x: Any) -> Tensor:
@@ -239,12 +268,7 @@ def sigmoid(x: Any) -> Tensor:
     Computed as e^min(x, 0) / (1 + e^-|x|): no exponential overflows, and small values stay exact.
     """
     x = tensor(x, "sigmoid")
-    return record("sigmoid", _sigmoid(x._data), (x, lambda g, y: g * (y * (1 - y))), output=True)
-
-
-def _sigmoid(x: Array) -> Array:
-    xp = xp_of(x)
-    return xp.exp(xp.minimum(x, 0)) / (1 + xp.exp(-xp.abs(x)))
+    return record("sigmoid", kernels.sigmoid(x._data), (x, lambda g, y: g * (y * (1 - y))), output=True)
 
 
 def softplus(x: Any) -> Tensor:
@@ -253,9 +277,7 @@ def softplus(x: Any) -> Tensor:
     Computed as max(x, 0) + log(1 + e^-|x|), which never overflows.
     """
     x = tensor(x, "softplus")
-    xp = xp_of(x._data)
-    data = xp.maximum(x._data, 0) + xp.log1p(xp.exp(-xp.abs(x._data)))
-    return record("softplus", data, (x, lambda g: g * sigmoid(x)))
+    return record("softplus", kernels.softplus(x._data), (x, lambda g: g * sigmoid(x)))
 
 
 def relu(x: Any) -> Tensor:
@@ -283,23 +305,31 @@ def _leak(g: Tensor, signed: Array, slope: float) -> Tensor:
 
 
 def elu(x: Any, alpha: float = 1.0) -> Tensor:
-    """y = x where x > 0, else α (eˣ - 1)        x̄ = ȳ where x > 0, else ȳ (y + α)"""
+    """y = x where x > 0, else α (eˣ - 1)        x̄ = ȳ where x > 0, else ȳ α eˣ   (y + α would lose digits)"""
     x, alpha = tensor(x, "elu"), number("elu", "alpha", alpha)
     xp = xp_of(x._data)
-    positive = x._data > 0
+    below = x._data <= 0
     data = xp.maximum(x._data, 0) + alpha * xp.expm1(xp.minimum(x._data, 0))
-    return record("elu", data, (x, lambda g, y: g * where(positive, 1.0, y + alpha)), output=True)
+
+    def vjp(g: Tensor) -> Tensor:
+        return g * where(below, exp(where(below, x, 0.0)) * alpha, 1.0)
+
+    return record("elu", data, (x, vjp))
 
 
 def silu(x: Any) -> Tensor:
-    """y = x σ(x)        x̄ = ȳ σ(x) (1 + x (1 - σ(x)))"""
+    """y = x σ(x)        x̄ = ȳ σ(x) (1 + x (1 - σ(x)))
+
+    At ±∞ one factor is 0. There the largest number stands for ∞, so that the product is its limit, 0.
+    """
     x = tensor(x, "silu")
+    most = float(np.finfo(x.dtype if x.dtype.kind == "f" else float).max)
 
     def vjp(g: Tensor) -> Tensor:
         s = sigmoid(x)
-        return g * (s * (1 + x * (1 - s)))
+        return g * (s * (1 + clip(x, -most, most) * (1 - s)))
 
-    return record("silu", x._data * _sigmoid(x._data), (x, vjp))
+    return record("silu", xp_of(x._data).maximum(x._data, -most) * kernels.sigmoid(x._data), (x, vjp))
 
 
 def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
@@ -310,7 +340,7 @@ def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
         raise ValueError(f"clip: low={low} is above high={high}")
     data = x._data.copy() if low is None and high is None else xp_of(x._data).clip(x._data, low, high)
     inside = data == x._data
-    return record("clip", data, (x, lambda g: g * constant(inside)))
+    return record("clip", data, (x, lambda g: masked(g, inside)))
 
 
 def _bound(n: Any) -> float:

@@ -10,8 +10,8 @@ import numpy as np
 
 from ..backend import Array, xp_of
 from ..kernels import norm as kernels
-from ..tensor import Tensor, constant, record, shortcut
-from .elementwise import astype, mul
+from ..tensor import Tensor, record, shortcut
+from .elementwise import astype, masked
 from .operands import number, tensor
 from .reduce import mean, sum
 from .shape import reshape
@@ -40,7 +40,9 @@ def batch_norm(
     on_statistics is called with μ and σ² of the batch (arrays of shape (C,)): a layer keeps its running
     averages this way.
     """
-    x, eps = tensor(x, "batch_norm"), number("batch_norm", "eps", eps)
+    known = (weight, *(running or ()))
+    x = tensor(x, "batch_norm", like=next((t for t in known if isinstance(t, Tensor)), None))
+    eps = number("batch_norm", "eps", eps)
     if eps < 0:
         raise ValueError(f"batch_norm: eps={eps} must not be negative")
     if x.ndim < 2:
@@ -159,4 +161,4 @@ def dropout(x: Any, rate: float, rng: Any) -> Tensor:
     if not 0 <= rate < 1:
         raise ValueError(f"dropout: rate={rate} must be 0 or more and less than 1")
     keep = xp_of(x._data).asarray(rng.random(x.shape, dtype="float32") >= rate)
-    return mul(x, constant(keep * x.dtype.type(1 / (1 - rate))))
+    return masked(x, keep) * (1 / (1 - rate))

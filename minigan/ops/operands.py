@@ -34,7 +34,8 @@ class Number(Tensor):
 def tensor(value: Any, op: str, like: Tensor | None = None) -> Tensor:
     """An operand as a Tensor; numbers, lists and arrays are copied into one.
 
-    like: another operand, whose backend this one must share (numbers and lists simply go there).
+    like: another operand, whose backend this one must share (numbers and lists simply go there). A list has
+    no precision of its own: it takes that of `like`.
     """
     if (onlooker := observer()) is not None:
         onlooker.begin()
@@ -47,7 +48,8 @@ def tensor(value: Any, op: str, like: Tensor | None = None) -> Tensor:
     if theirs is not home and isinstance(value, theirs.array_type):
         raise errors.two_backends(op, home.name, theirs.name)
     try:
-        return Tensor(value, backend=home.name)
+        takes = like is not None and isinstance(value, (list, tuple)) and like.dtype.kind == "f"
+        return Tensor(value, backend=home.name, dtype=like.dtype if like is not None and takes else None)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{op}: {error}") from None
 
@@ -63,13 +65,16 @@ def tensors(op: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
 
 
 def operands(op: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
-    """The two operands of an op that broadcasts. One of them may stay a Python number."""
+    """The two operands of an op that broadcasts. One of them may stay a Python number.
+
+    NumPy's scalars become one: np.sqrt(2.0) says nothing of how precise a Tensor should be. A 0-d array does.
+    """
     if type(a) is Tensor and type(b) is Tensor and type(a._data) is type(b._data):
         if (onlooker := observer()) is not None:
             onlooker.begin()
-    elif isinstance(b, (float, int)) and not isinstance(b, np.generic):
+    elif isinstance(b := _backend.weak(b), (float, int)):
         return tensor(a, op), Number(b)
-    elif isinstance(a, (float, int)) and not isinstance(a, np.generic):
+    elif isinstance(a := _backend.weak(a), (float, int)):
         return Number(a), tensor(b, op)
     elif type(a) is Number or type(b) is Number:
         return a, b

@@ -16,7 +16,7 @@ import numpy as np
 from ..backend import Array, xp_of
 from ..kernels import short
 from ..tensor import Tensor, constant, record
-from .elementwise import exp, where
+from .elementwise import exp, masked, where
 from .operands import Shape, axes_of, axis_of, tensor
 from .shape import broadcast_to, reshape
 
@@ -88,27 +88,21 @@ def _extreme(name: str, x: Any, axis: Axis, keepdims: bool) -> Tensor:
     kept = _kept(x.shape, axes)
     if _count(x.shape, axes) == 0:
         raise ValueError(f"{name}: no entries along axes {axes} of shape {x.shape}")
-    if short.suits(array, axes):
-        data = short.extreme(name, array, axes[0])
-        data = data.reshape(kept) if keepdims else data
-    else:
-        data = getattr(array, name)(axis=axes, keepdims=keepdims)
+    top = short.reduced(name, array, axes)
 
     def vjp(g: Tensor) -> Tensor:
-        best = array == data.reshape(kept)
-        if short.suits(array, axes):
-            share = short.shares(best, axes[0], g.dtype)
-        else:
-            share = best / best.sum(axis=axes, keepdims=True, dtype=g.dtype)
-        return reshape(g, kept) * constant(share)
+        best = (array == top) | (array != array)  # a NaN is both the largest and the smallest
+        ties = short.reduced("sum", best, axes)
+        return masked(reshape(g, kept) * constant(1 / ties.astype(g.dtype)), best)
 
-    return record(name, data, (x, vjp))
+    return record(name, top if keepdims else top.squeeze(axes), (x, vjp))
 
 
 def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """y = log Σ eˣ        x̄ = ȳ eˣ⁻ʸ   (the softmax of x)
+    """y = log Σ eˣ        x̄ = ȳ eˣ / Σ eˣ   (the softmax of x; 0 where every x is -∞)
 
-    The largest entry is taken out before the exponentials, so none overflows.
+    The largest entry is taken out before the exponentials, so none overflows. (eˣ⁻ʸ would be the same, but
+    loses the digits of y after the point where x is large.)
     """
     x = tensor(x, "logsumexp")
     xp, axes = xp_of(x._data), axes_of("logsumexp", axis, x.ndim)
@@ -117,14 +111,16 @@ def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
         raise ValueError(f"logsumexp: no entries along axes {axes} of shape {x.shape}")
     top = x._data.max(axis=axes, keepdims=True)
     top = xp.where(xp.isfinite(top), top, top.dtype.type(0))  # ∞ - ∞ is no number
-    with np.errstate(divide="ignore"):  # log 0 = -∞ is the right answer where every entry is -∞
-        data = xp.log(xp.exp(x._data - top).sum(axis=axes, keepdims=True)) + top
-    empty = data == -np.inf  # every entry is -∞, and x - y no number
+    with np.errstate(divide="ignore", over="ignore"):  # -∞ is right where every entry is, ∞ where one is
+        total = xp.exp(x._data - top).sum(axis=axes, keepdims=True)
+        data = xp.log(total) + top
+    empty = total == 0
 
-    def vjp(g: Tensor, y: Tensor) -> Tensor:
-        return reshape(g, kept) * exp(x - where(empty, 0.0, reshape(y, kept)))
+    def vjp(g: Tensor) -> Tensor:
+        e = exp(x - constant(top))
+        return reshape(g, kept) * (e / where(empty, 1.0, sum(e, axes, keepdims=True)))
 
-    return record("logsumexp", data if keepdims else xp.squeeze(data, axes), (x, vjp), output=True)
+    return record("logsumexp", data if keepdims else data.squeeze(axes), (x, vjp))
 
 
 def softmax(x: Any, axis: int = -1) -> Tensor:
@@ -155,13 +151,34 @@ def _below_top(x: Tensor, axis: int) -> Array:
 def norm(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """y = √Σ x²        x̄ = ȳ x / y   (0 at y = 0, where the norm has a tip)"""
     x = tensor(x, "norm")
-    xp, axes = xp_of(x._data), axes_of("norm", axis, x.ndim)
+    axes = axes_of("norm", axis, x.ndim)
     kept = _kept(x.shape, axes)
-    data = xp.sqrt((x._data * x._data).sum(axis=axes, keepdims=keepdims))
+    data = _length(x._data, axes)
 
     def vjp(g: Tensor, y: Tensor) -> Tensor:
         y = reshape(y, kept)
-        at_tip = y == 0
-        return reshape(g, kept) * where(at_tip, 0.0, x / where(at_tip, 1.0, y))
+        at_tip = y._data == 0
+        return masked(reshape(g, kept), ~at_tip) * (x / where(at_tip, 1.0, y))
 
-    return record("norm", data, (x, vjp), output=True)
+    return record("norm", data if keepdims else data.squeeze(axes), (x, vjp), output=True)
+
+
+def _length(x: Array, axes: Shape) -> Array:
+    """√Σ x², axes kept. x² may be too large or too small for a number where |x| is not.
+
+    So x is divided by its largest entry first. NumPy can look whether that is needed; for a GPU looking is
+    slower than doing it.
+    """
+    xp, x = xp_of(x), x if x.dtype.kind == "f" else x.astype(float)
+    if type(x) is np.ndarray or x.size == 0:
+        with np.errstate(over="ignore", under="ignore"):
+            total = (x * x).sum(axis=axes, keepdims=True)
+        if x.size == 0:
+            return xp.sqrt(total)
+        limits = np.finfo(total.dtype)
+        if ((total > limits.tiny / limits.eps**2) & (total <= limits.max)).all():
+            return np.sqrt(total)
+    top = xp.abs(x).max(axis=axes, keepdims=True)
+    top = xp.where((top > 0) & (top < np.inf), top, top.dtype.type(1))
+    part = x / top
+    return xp.sqrt((part * part).sum(axis=axes, keepdims=True)) * top

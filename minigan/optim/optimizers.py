@@ -85,7 +85,9 @@ class Optimizer:
             )
         self.flat.check(f"{self.kind}.step")
         chosen = [i for i, g in enumerate(gradients) if g is not None]
-        self._counts[slice(None) if len(chosen) == len(gradients) else chosen] += 1
+        everybody = [slice(None)] if len(chosen) == len(gradients) else [slice(i, i + 1) for i in chosen]
+        for which in everybody:  # slices, since a GPU would have to be sent a list
+            self._counts[which] += 1
         flat, memory = self.flat, self.flat.empty()
         pieces = [
             Piece(
