@@ -26,8 +26,6 @@ program is faster than PyTorch's. A bar is the largest ratio that is acceptable;
 "minigan" is for full precision only. An exclamation mark says that a ratio is above its bar. TF32 is off or
 on for all four (minigan/process.py).
 
-    launches     kernels that a step of minigan starts, counted on the backend "strict". (The captured step
-                 runs as many, from one start.)
     arithmetic   how long the matrix products of a step take at the rate of one of 4096 x 4096 x 4096
     memory       how long it takes to move the bytes of a step at the rate of a large copy (`least_bytes`).
                  Small networks stay in the GPU's cache, and may be quicker than that
@@ -438,19 +436,6 @@ def work_of(case: Case, batch: int) -> tuple[int, int]:
     return least_flop(*layers, batch), least_bytes(*layers, parameters, batch)
 
 
-def launches_of(case: Case) -> int:
-    """Kernels that a step starts. It does not depend on the batch."""
-    from minigan import nn
-    from minigan.testing.strict import counting
-
-    g, d = build(case, nn, rng=np.random.default_rng(0))
-    trainer = minigan_trainer(g, d, images(case, 8), 2, "strict", captured=False)
-    trainer.train_step()
-    with counting() as counts:
-        trainer.train_step()
-    return counts.launches
-
-
 def rates(backend: Any, dry: bool) -> dict[str, float]:
     """What this device can do: operations a second in a large product, bytes a second in a large copy."""
     from minigan import performance
@@ -506,7 +491,7 @@ def row_of(worker: Worker, by_name: dict[str, Worker], bars: dict[tuple[str, str
 
 COLUMNS = (
     f"{'case':27}{'batch':>6}{'TF32':>5}  {'program':17}{'median':>9}{'least':>9}{'/ torch':>9}{'bar':>6}"
-    f"{'/ graph':>9}{'bar':>6}{'launches':>10}{'arithmetic':>12}{'memory':>8}{'peak':>7}"
+    f"{'/ graph':>9}{'bar':>6}{'arithmetic':>12}{'memory':>8}{'peak':>7}"
 )
 
 
@@ -520,7 +505,7 @@ def line_of(row: dict[str, Any]) -> str:
         ratio, bar = row["ratios"].get(theirs), row["bars"].get(theirs)
         above = "!" if ratio and bar and ratio > bar else ""
         line += f"{f'{ratio:.2f}{above}' if ratio else '':>9}{f'{bar:.2f}' if bar else '':>6}"
-    line += f"{row['launches'] or '':>10}{row['arithmetic'] * 1e6:12.1f}{row['memory'] * 1e6:8.1f}"
+    line += f"{row['arithmetic'] * 1e6:12.1f}{row['memory'] * 1e6:8.1f}"
     peak = "" if row["peak"] is None else round(row["peak"] / MIB)
     return f"{line}{peak:>7}"
 
@@ -623,7 +608,6 @@ def heading(options: argparse.Namespace, about: dict[str, str | None], can: dict
 def report(name: str, options: argparse.Namespace, can: dict[str, float]) -> list[dict[str, Any]]:
     """Measure one pair of networks, and print its lines."""
     case, rows = CASES[name], []
-    launches = launches_of(case)
     batches = DRY_BATCHES[name] if options.dry_run else case.batches
     for batch, tf32 in itertools.product(batches, (False, True)):
         flop, moved = work_of(case, batch)
@@ -644,7 +628,6 @@ def report(name: str, options: argparse.Namespace, can: dict[str, float]) -> lis
                 **row_of(worker, by_name, bars),
                 **floors,
             }
-            row["launches"] = launches if worker.program in ("minigan", "captured") else None
             rows.append(row)
             print(line_of(row), flush=True)
     return rows

@@ -366,7 +366,7 @@ class Tensor(ArrayLike):
         """Let `array` hold this leaf's value from now on; it may be of another backend or precision.
 
         Whoever writes to that memory later must raise `leaf.version`, and must be sure that nobody else
-        has seen the old value and relies on it (see optim/flat.py).
+        has seen the old value and relies on it (see gpu/recorded_steps.py).
         """
         leaf = self.leaf
         assert leaf is not None and array.shape == self.shape

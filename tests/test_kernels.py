@@ -87,10 +87,10 @@ memory = st.one_of(layouts(), st.sampled_from([channels_last, constant]))
 
 
 def sealed(x, backend):
-    """A read-only array of the backend, laid out in memory like x."""
+    """An array of the backend, laid out in memory like x; read-only, where there is such a thing."""
     x = np.asarray(x)  # a 0-d layout may have come out as a scalar
     home = mg.backend.get(backend)
-    return mg.backend.seal(x.view(StrictArray) if backend == "strict" else home.from_numpy(x))
+    return mg.backend.seal(StrictArray(x) if backend == "strict" else home.from_numpy(x))
 
 
 def exactly(x):
@@ -340,7 +340,7 @@ class Images:
 
     def arrays(self, backend, vectors):
         """x, g, and so many vectors of one number per channel."""
-        if backend == "cupy":
+        if backend != "numpy":
             pytest.skip("on a GPU, batch normalisation is what kernels/simple.py says")
         rng = np.random.default_rng(self.seed)
         orders = [*self.orders, *[np.ascontiguousarray] * vectors]

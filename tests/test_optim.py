@@ -1,11 +1,14 @@
 """Optimisers: their arithmetic, the memory they keep parameters in, and what they promise the tape."""
 
 import copy
+import gc
 import math
+import tracemalloc
+import weakref
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import minigan as mg
@@ -56,132 +59,190 @@ def make(request):
     return OPTIMIZERS[request.param]
 
 
-class Simple:
-    """What an optimiser should do, by the `_simple` rules, parameter by parameter on NumPy arrays."""
+class ByFormula:
+    """What an optimiser should do: the rules of optim/functional.py, on NumPy arrays in float64."""
 
     def __init__(self, optimizer, values):
         self.optimizer, self.values = optimizer, list(values)
-        self.kept = [[np.zeros(a.size) for _ in range(3)] for a in self.values]
-        self.counts = [0] * len(self.values)
+        o = optimizer
+        if isinstance(o, optim.SGD):
+            init, self.rule = functional.sgd_init, functional.sgd
+            names = ("momentum", "dampening", "weight_decay", "nesterov")
+        elif isinstance(o, optim.RMSprop):
+            init, self.rule = functional.rmsprop_init, functional.rmsprop
+            names = ("alpha", "eps", "weight_decay", "momentum", "centered")
+        else:
+            init, self.rule = functional.adam_init, functional.adam
+            names = ("betas", "eps", "weight_decay")
+        self.settings = {name: getattr(o, name) for name in names}
+        if isinstance(o, optim.AdamW):
+            self.settings["decoupled"] = True
+        self.state = init([Tensor(a) for a in self.values])
 
     def step(self, gradients):
-        lr = self.optimizer.lr
-        for i, g in enumerate(gradients):
-            if g is not None:
-                self.counts[i] += 1
-                p = self.rule(self.values[i].reshape(-1), g.reshape(-1), lr, self.counts[i], self.kept[i])
-                self.values[i] = p.reshape(g.shape)
-
-    def rule(self, p, g, lr, count, kept):
-        o = self.optimizer
-        if isinstance(o, optim.SGD):
-            b = kept[0] if o.momentum else None
-            settings = (o.momentum, o.dampening, o.weight_decay, o.nesterov)
-            p, kept[0] = kernels.sgd_simple(p, g, b, lr, *settings, first=count == 1)
-        elif isinstance(o, optim.RMSprop):
-            v, mean, b = kept[0], kept[1] if o.centered else None, kept[2] if o.momentum else None
-            settings = (o.alpha, o.eps, o.momentum, o.weight_decay)
-            p, *kept[:] = kernels.rmsprop_simple(p, g, v, mean, b, lr, *settings)
-        else:
-            settings = (*o.betas, o.eps, o.weight_decay, isinstance(o, optim.AdamW))
-            p, *kept[:2] = kernels.adam_simple(p, g, *kept[:2], count, lr, *settings)
-        return p
+        params = [Tensor(a) for a in self.values]
+        given = [None if g is None else Tensor(g) for g in gradients]
+        with no_grad():
+            new, self.state = self.rule(params, given, self.state, lr=self.optimizer.lr, **self.settings)
+        self.values = [p.numpy() for p in new]
 
 
 # --------------------------------------------------------------------------------- the kernels
 
 SIZES = (0, 1, 7, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 3)
-
-
-def drawn(size, backend, count, seed):
-    rng = np.random.default_rng(seed)
-    home = mg.backend.get(backend)
-    return [home.from_numpy(rng.normal(size=size)) for _ in range(count)]
-
-
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {},
-        {"weight_decay": 0.1},
-        {"momentum": 0.9, "first": True},
-        {"momentum": 0.9, "dampening": 0.3, "weight_decay": 0.1},
-        {"momentum": 0.9, "nesterov": True},
-    ],
+TOLERANCE = {"float64": 1e-12, "float32": 2e-5}
+some = st.sampled_from  # among the numbers that a setting may be
+MOMENTA, DECAYS = some([0.0, 0.5, 0.9]), some([0.0, 0.1])
+SGD = st.fixed_dictionaries({"momentum": MOMENTA, "dampening": some([0.0, 0.3]), "weight_decay": DECAYS})
+NESTEROV = st.fixed_dictionaries(
+    {"momentum": some([0.5, 0.9]), "weight_decay": DECAYS, "nesterov": st.just(True)}
 )
-def test_sgd_equals_its_twin(settings, size, backend):
-    p, g, b = drawn(size, backend, 3, seed=size)
-    b = b if "momentum" in settings else None
-    wanted = kernels.sgd_simple(p, g, b, 0.1, **settings)
-    before = g.copy()
-    kernels.sgd(p, g, b, 0.1, **settings)
-    close(p, wanted[0])
-    if b is not None:
-        close(b, wanted[1])
-    close(g, before, 0)
+RMSPROP = st.fixed_dictionaries(
+    {
+        "alpha": some([0.0, 0.5, 0.99]), "eps": some([1e-3, 0.1]), "weight_decay": DECAYS,
+        "momentum": MOMENTA, "centered": st.booleans(),
+    }
+)  # fmt: skip
+ADAM = st.fixed_dictionaries(
+    {
+        "beta1": some([0.0, 0.5, 0.9]), "beta2": some([0.0, 0.99, 0.999]), "eps": some([1e-3, 0.1]),
+        "weight_decay": DECAYS, "decoupled": st.booleans(),
+    }
+)  # fmt: skip
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("decay", [0.0, 0.1])
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-@pytest.mark.parametrize("centered", [False, True])
-def test_rmsprop_equals_its_twin(centered, momentum, decay, size, backend):
-    p, g, v, mean, b = drawn(size, backend, 5, seed=size)
-    v *= v
-    v += 1
-    mean *= 0.1
-    mean, b = mean if centered else None, b if momentum else None
-    settings = {"alpha": 0.9, "eps": 1e-3, "momentum": momentum, "weight_decay": decay}
-    wanted = kernels.rmsprop_simple(p, g, v, mean, b, 0.1, **settings)
-    before = g.copy()
-    kernels.rmsprop(p, g, v, mean, b, 0.1, **settings)
-    for got, right in zip((p, v, mean, b), wanted, strict=True):
-        assert (got is None) == (right is None)
-        if got is not None:
-            close(got, right)
-    close(g, before, 0)
+def piece_of(size, squares, count, dtype, rng):
+    """A Piece of NumPy arrays. squares: of each array that is kept, whether it is an average of squares.
+
+    Before the first step, what is kept is zero.
+    """
+
+    def drawn():
+        return rng.normal(size=size).astype(dtype)
+
+    kept = [1 + drawn() ** 2 if is_square else drawn() / 10 for is_square in squares]
+    kept = [a * (count > 1) for a in kept]
+    return kernels.Piece(drawn(), drawn(), np.full(size, np.nan, dtype), np.array([count]), tuple(kept))
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("step", [1, 2, 1000])
-@pytest.mark.parametrize("settings", [{}, {"weight_decay": 0.1}, {"weight_decay": 0.1, "decoupled": True}])
-def test_adam_equals_its_twin(settings, step, size, backend):
-    p, g, m, v = drawn(size, backend, 4, seed=size)
-    v *= v
-    arguments = {"step": step, "lr": 0.1, "beta1": 0.5, "beta2": 0.99, "eps": 1e-3, **settings}
-    wanted = kernels.adam_simple(p, g, m, v, **arguments)
-    before = g.copy()
-    kernels.adam(p, g, m, v, **arguments)
-    for got, right in zip((p, m, v), wanted, strict=True):
-        close(got, right)
-    close(g, before, 0)
+def by_formula(rule, piece, state, **settings):
+    """The new value, and the new state, of one parameter. Tensors are made of a Piece's arrays."""
+    with no_grad():
+        new, after = rule([Tensor(piece.p)], [Tensor(piece.g)], [state], **settings)
+    return new[0], after[0]
+
+
+def check_kernel(kernel, pieces, wanted, backend, *chosen, **more):
+    """The kernel's new values and what it keeps are `wanted`; values and gradients stay as they were."""
+    put = mg.backend.get(backend).from_numpy
+    there = [
+        kernels.Piece(*(put(a.copy()) for a in piece[:4]), tuple(put(a.copy()) for a in piece.kept))
+        for piece in pieces
+    ]
+    kernel(there, *chosen, **more)
+    for piece, here, (new, kept) in zip(there, pieces, wanted, strict=True):
+        tolerance = TOLERANCE[str(here.p.dtype)]
+        assert {a.dtype for a in (piece.new, *piece.kept)} == {here.p.dtype}
+        close(piece.new, new, tolerance)
+        for a, b in zip(piece.kept, kept, strict=True):
+            close(a, b, tolerance)
+        for a, b in zip(piece[:2], here[:2], strict=True):
+            close(a, b, 0)
+        assert int(piece.count[0]) == int(here.count[0])
+
+
+# (The fixture `backend` is a name, which no example can change.)
+with_backend = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+drawn = given(
+    sizes=st.lists(some(SIZES), min_size=1, max_size=3), count=some([1, 2, 1000]),
+    dtype=some(["float64", "float32"]), lr=some([0.0, 1e-3, 0.1]), seed=st.integers(0, 2**32), data=st.data(),
+)  # fmt: skip
+
+
+@with_backend
+@drawn
+def test_sgd_is_its_formula(backend, sizes, count, dtype, lr, seed, data):
+    chosen, rng = data.draw(st.one_of(SGD, NESTEROV)), np.random.default_rng(seed)
+    pieces = [piece_of(n, [False] * bool(chosen["momentum"]), count, dtype, rng) for n in sizes]
+    wanted = []
+    for piece in pieces:
+        state = Tensor(piece.kept[0]) if piece.kept and count > 1 else None
+        new, b = by_formula(functional.sgd, piece, state, lr=lr, **chosen)
+        wanted.append((new, [b] * len(piece.kept)))
+    check_kernel(kernels.sgd, pieces, wanted, backend, lr, **chosen)
+
+
+@with_backend
+@drawn
+def test_rmsprop_is_its_formula(backend, sizes, count, dtype, lr, seed, data):
+    chosen, rng = data.draw(RMSPROP), np.random.default_rng(seed)
+    # v; then the mean if centered; then the momentum if there is one
+    there = [True, chosen["centered"], chosen["momentum"] > 0]
+    kept = [squares for squares, is_kept in zip((True, False, False), there, strict=True) if is_kept]
+    pieces = [piece_of(n, kept, count, dtype, rng) for n in sizes]
+    wanted = []
+    for piece in pieces:
+        arrays = iter(piece.kept)
+        state = tuple(Tensor(next(arrays) if is_kept else np.zeros_like(piece.p)) for is_kept in there)
+        new, after = by_formula(functional.rmsprop, piece, state, lr=lr, **chosen)
+        wanted.append((new, [a for a, is_kept in zip(after, there, strict=True) if is_kept]))
+    check_kernel(kernels.rmsprop, pieces, wanted, backend, lr, **chosen)
+
+
+@with_backend
+@drawn
+def test_adam_is_its_formula(backend, sizes, count, dtype, lr, seed, data):
+    chosen, rng = data.draw(ADAM), np.random.default_rng(seed)
+    pieces = [piece_of(n, [False, True], count, dtype, rng) for n in sizes]
+    others = {name: value for name, value in chosen.items() if not name.startswith("beta")}
+    wanted = []
+    for piece in pieces:
+        state = (count - 1, *map(Tensor, piece.kept))
+        betas = (chosen["beta1"], chosen["beta2"])
+        new, (_, *after) = by_formula(functional.adam, piece, state, lr=lr, betas=betas, **others)
+        wanted.append((new, after))
+    check_kernel(kernels.adam, pieces, wanted, backend, lr, **chosen)
+
+
+def test_adam_by_several_threads_is_adam_by_one(rng):
+    piece = piece_of(7 * CHUNK + 5, [False, True], 3, "float32", rng)
+    results = []
+    for size in (1, 3):
+        mine = kernels.Piece(*(a.copy() for a in piece[:4]), tuple(a.copy() for a in piece.kept))
+        with mg.performance(threads=size, keep_memory=False):
+            kernels.adam([mine], 0.1)
+        results.append([mine.new, *mine.kept])
+    for one, other in zip(*results, strict=True):
+        assert np.array_equal(one, other)
+
+
+@with_backend
+@given(
+    sizes=st.lists(some(SIZES), max_size=3), share=some([0.0, 0.1, 1.0]), on_device=st.booleans(),
+    dtype=some(["float64", "float32"]), seed=st.integers(0, 2**32),
+)  # fmt: skip
+def test_averages_are_their_formula(backend, sizes, share, on_device, dtype, seed):
+    rng, put = np.random.default_rng(seed), mg.backend.get(backend).from_numpy
+    pairs = [tuple(rng.normal(size=n).astype(dtype) for _ in range(2)) for n in sizes]
+    there = [tuple(put(a.copy()) for a in pair) for pair in pairs]
+    kernels.averages(there, put(np.array(share)) if on_device else share)
+    for (a, p), (old, new) in zip(there, pairs, strict=True):
+        assert a.dtype == np.dtype(dtype)
+        close(a, old + share * (new - old), TOLERANCE[dtype])
+        close(p, new, 0)
 
 
 def test_a_variance_below_zero_counts_as_zero(backend):
     """v - mean² cannot be negative, but for rounding errors. √ would make nan of it."""
-    home = mg.backend.get(backend)
-    p, g, v, mean = (home.from_numpy(np.array([x])) for x in (1.0, 0.5, 0.9, 1.0))
-    state = [(Tensor(v), Tensor(mean), Tensor(v))]
+    arrays = p, g, v, mean = [np.array([x]) for x in (1.0, 0.5, 0.9, 1.0)]
+    state = tuple(Tensor(a, backend=backend) for a in (v, mean, v))
     w = leaf(p, backend)
-    params, _ = functional.rmsprop([w], [w * 0.5], state, lr=0.1, eps=1.0, centered=True)
-    simple = kernels.rmsprop_simple(p, g, v, mean, None, 0.1, eps=1.0)[0]
-    kernels.rmsprop(p, g, v, mean, None, 0.1, eps=1.0)
-    for result in (params[0], simple, p):
-        close(result, [0.95])
+    params, _ = functional.rmsprop([w], [w * 0.5], [state], lr=0.1, eps=1.0, centered=True)
+    close(params[0], [0.95])
     close(grad(params[0], w, [1.0]), [0.95])
-
-
-@pytest.mark.parametrize("rule", ["sgd", "rmsprop", "adam"])
-def test_kernels_keep_float32(rule, backend):
-    p, g, a, b, c = (x.astype("f4") for x in drawn(9, backend, 5, seed=1))
-    a, b = a * a + 1, b * b
-    memories = {"sgd": (c,), "rmsprop": (a, b * 0, c), "adam": (c, a)}[rule]
-    numbers = {"sgd": (0.1, 0.9), "rmsprop": (0.1, 0.9), "adam": (3, 0.1)}[rule]
-    results = getattr(kernels, f"{rule}_simple")(p, g, *memories, *numbers)
-    getattr(kernels, rule)(p, g, *memories, *numbers)
-    assert {x.dtype for x in results} == {np.dtype("f4")}
-    close(p, results[0], 1e-6)
+    p, g, v, mean, new = map(mg.backend.get(backend).from_numpy, (*arrays, np.zeros(1)))
+    kernels.rmsprop([kernels.Piece(p, g, new, new, (v, mean))], 0.1, eps=1.0, centered=True)
+    close(new, [0.95])
 
 
 # ------------------------------------------------------------------------- steps of optimisers
@@ -197,7 +258,7 @@ def test_any_shapes_in_any_layout(data):
     values = [rng.normal(size=shape) for shape in shapes]
     params = [leaf(data.draw(layout)(a)) for a in values]
     optimizer = make(params)
-    expected = Simple(optimizer, values)
+    expected = ByFormula(optimizer, values)
     for _ in range(3):
         gradients = [rng.normal(size=shape) for shape in shapes]
         for p, g in zip(params, gradients, strict=True):
@@ -212,7 +273,7 @@ def test_an_optimizer_on_every_backend(make, backend, rng):
     values = [rng.normal(size=shape) for shape in ((4, 3), (3,), (), (2, 3, 2, 2))]
     params = [leaf(a, backend) for a in values]
     optimizer = make(params)
-    expected = Simple(optimizer, values)
+    expected = ByFormula(optimizer, values)
     for k in range(5):
         gradients = [rng.normal(size=a.shape) if (i + k) % 3 else None for i, a in enumerate(values)]
         for p, g in zip(params, gradients, strict=True):
@@ -258,12 +319,18 @@ def ones(params):
 
 def test_parameters_are_views_of_one_memory(backend):
     params = [leaf(np.arange(6.0).reshape(2, 3), backend), leaf([1.0, 2.0], backend), leaf(3.0, backend)]
-    optimizer = stepped(params)
-    memory = optimizer._flat._memory[0]
-    close(memory, np.array([0, 1, 2, 3, 4, 5, 1, 2, 3]) - 0.1)
-    memory[...] = 7.0
-    for p in params:
-        close(p, np.full(p.shape, 7.0))
+    optimizer = optim.SGD(params, lr=0.1)
+    assert optimizer.flat.together is None
+    ones(params)
+    optimizer.step()
+    close(optimizer.flat.together, np.array([0, 1, 2, 3, 4, 5, 1, 2, 3]) - 0.1)
+    params[1].data = np.array([7.0, 8.0])  # it moves out, until the next step
+    assert optimizer.flat.together is None
+    optimizer.step()
+    close(optimizer.flat.together, np.array([-0.1, 0.9, 1.9, 2.9, 3.9, 4.9, 7, 8, 2.9]) - 0.1)
+    params[1].grad = None
+    optimizer.step()
+    assert optimizer.flat.together is None
 
 
 def test_views_are_read_only():
@@ -303,8 +370,8 @@ def test_one_with_gaps_becomes_row_major():
 def test_a_gradient_in_the_same_order_is_not_copied():
     optimizer = optim.SGD([leaf(np.asfortranarray(np.zeros((3, 4))))], lr=0.1)
     array = np.asfortranarray(np.ones((3, 4)))
-    assert np.shares_memory(optimizer._flat.as_it_lies(array, 0), array)
-    assert not np.shares_memory(optimizer._flat.as_it_lies(np.ones((3, 4)), 0), array)
+    assert np.shares_memory(optimizer.flat.line(array, 0), array)
+    assert not np.shares_memory(optimizer.flat.line(np.ones((3, 4)), 0), array)
 
 
 def test_a_step_is_a_change_that_the_tape_notices(backend):
@@ -355,6 +422,7 @@ def unrecorded_view(w):
 
 VIEWS = {
     "data": lambda w: Tensor(w.data, copy=False),
+    "data, T": lambda w: Tensor(w.data.T, copy=False),
     "detach": lambda w: w.detach(),
     "T": lambda w: w.T,
     "T, detached": lambda w: w.T.detach(),
@@ -383,21 +451,114 @@ def test_what_somebody_holds_does_not_change(view, backend):
     close(w, np.array([[1.0, 2.0], [3.0, 4.0]]) - 0.3)
 
 
-def test_the_memory_is_used_again_where_nobody_looks(rng):
-    """Also while the loss is alive: its history refers to the parameters, not to their arrays."""
+def test_old_memory_is_freed_also_while_the_loss_is_alive(rng):
+    """Its history refers to the parameters, not to their arrays."""
     net = nn.Sequential(
         nn.Conv2d(1, 3, 3, padding=1, rng=rng), nn.BatchNorm2d(3), nn.LeakyReLU(0.2),
         nn.ConvTranspose2d(3, 2, 2, rng=rng), nn.Tanh(), nn.Flatten(), nn.Linear(50, 1, rng=rng),
     )  # fmt: skip
-    optimizer = optim.Adam(net.parameters())
-    memories = []
-    for _ in range(4):
+    optimizer = stepped(net.parameters(), optim.Adam)
+    for _ in range(3):
+        before = weakref.ref(optimizer.flat.together)
         optimizer.zero_grad()
         loss = net(rng.random((2, 1, 4, 4), "float32")).sum()
         loss.backward()
         optimizer.step()
-        memories.append(optimizer._flat._memory[0].ctypes.data)
-    assert len(set(memories)) == 1
+        gc.collect()
+        assert before() is None
+        assert np.isfinite(float(loss))
+
+
+def memory_after(step, steps):
+    """How many bytes more there are after so many steps."""
+    step()
+    gc.collect()
+    tracemalloc.start()
+    for k in range(steps):
+        step()
+        if k == 0:
+            gc.collect()
+            before = tracemalloc.get_traced_memory()[0]
+    gc.collect()
+    after = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    return after - before
+
+
+def test_steps_do_not_add_up_in_memory(make):
+    params = [leaf(np.zeros(1000)) for _ in range(10)]
+    ones(params)
+    assert memory_after(make(params).step, 20) < 8_000  # one parameter
+
+
+def test_parameters_that_sit_out_in_turn_do_not_keep_much_memory():
+    """As when one layer after the other is frozen. Each may lie where it was at another step."""
+    params = [leaf(np.zeros(1000)) for _ in range(10)]
+    optimizer = stepped(params, optim.Adam)
+    tracemalloc.start()
+    for p in params[:-1]:
+        optimizer.step()
+        p.grad = None
+    optimizer.step()
+    gc.collect()
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert held < 2.2 * 80_000  # twice all parameters; a stretch at each step would be five times
+
+
+def hold(w, how):
+    """What somebody may hold of a parameter, and a way to look at it later."""
+    if how == "loss":
+        x = leaf(np.ones(w.shape), w.backend)
+        y = (w.detach() * x).sum()
+        return lambda: grad(y, x).numpy()
+    held = {"data": w.data, "data.T": w.data.T, "detach": w.detach(), "view": w.reshape(-1)[1:]}[how]
+    return lambda: np.array(held.numpy() if isinstance(held, Tensor) else to_numpy(held))
+
+
+ACTIONS = ("step", "some", "other", "data", "swap", "load", "hold", "hold", "hold")
+
+
+@given(data=st.data(), seed=st.integers(0, 2**32))
+def test_whatever_is_done_nothing_that_is_held_changes(data, seed):
+    """Two optimisers with a parameter in common, values from outside, and somebody who keeps old ones."""
+    rng, home = np.random.default_rng(seed), data.draw(st.sampled_from(["numpy", "strict"]), "backend")
+    values = [data.draw(strategies.layouts())(rng.normal(size=(2, 3))) for _ in range(3)]
+    params = [leaf(a, home) for a in values]
+    a, b = optim.SGD(params[:2], lr=0.1), optim.SGD(params[1:], lr=0.01)
+    saved, held = [v.copy() for v in values], []
+    for action in data.draw(st.lists(st.sampled_from(ACTIONS), max_size=12), "actions"):
+        i = data.draw(st.integers(0, 2), "which")
+        versions = [p.leaf.version for p in params]
+        changed = set()
+        if action in ("step", "some", "other"):
+            optimizer, first = (b, 1) if action == "other" else (a, 0)
+            changed = {first, first + 1} - ({first + i % 2} if action == "some" else set())
+            for k, p in enumerate(params):
+                p.grad = Tensor(values[k], backend=home) if k in changed else None  # the gradient of w²/2
+                if k in changed:
+                    values[k] = values[k] - optimizer.lr * values[k]
+            optimizer.step()
+        elif action == "data":
+            values[i] = rng.normal(size=(2, 3))
+            params[i].data = values[i]
+        elif action == "swap":
+            j = (i + 1) % 3
+            values[i], values[j] = values[j], values[i]
+            params[i].data, params[j].data = params[j].data, params[i].data
+        elif action == "load":
+            values = [v.copy() for v in saved]
+            for p, v in zip(params, values, strict=True):
+                p.data = v
+        else:
+            look = hold(params[i], data.draw(st.sampled_from(["loss", "data", "data.T", "detach", "view"])))
+            held.append((look, look()))
+        for p, right in zip(params, values, strict=True):
+            close(p, right)
+        for look, before in held:
+            close(look(), before, 0)
+        if action in ("step", "some", "other"):
+            assert [p.leaf.version for p in params] == [v + (k in changed) for k, v in enumerate(versions)]
 
 
 def test_making_an_optimizer_changes_nothing(backend):
@@ -423,7 +584,7 @@ def test_load_state_dict_between_steps(make, backend, rng):
     model = nn.Linear(3, 2, rng=rng, dtype="float64").to(backend)
     start = model.state_dict()
     optimizer = make(model.parameters())
-    expected = Simple(optimizer, start.values())
+    expected = ByFormula(optimizer, start.values())
     for _ in range(2):
         model.load_state_dict(start)
         expected.values = list(start.values())
@@ -682,6 +843,18 @@ def test_a_schedule_is_asked_with_the_number_of_steps_done():
     assert optimizer.lr == pytest.approx(0.4)
     optimizer.lr = 0.5
     assert optimizer.lr == 0.5
+
+
+def test_a_schedule_that_fails_leaves_all_as_it_was():
+    w = leaf([1.0, 2.0])
+    optimizer = stepped([w], optim.Adam)
+    before, value = optimizer.state_dict(), w.numpy().copy()
+    optimizer.lr = lambda step: -1.0
+    with pytest.raises(ValueError, match="the schedule's rate at step 1 must be 0 or more"):
+        optimizer.step()
+    close(w, value, 0)
+    for name, kept in optimizer.state_dict().items():
+        assert np.array_equal(kept, before[name]), name
 
 
 def test_schedules_are_what_their_formulas_say():

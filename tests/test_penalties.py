@@ -599,7 +599,7 @@ def test_consensus_moves_both_down_their_common_term():
 
 def test_consensus_needs_simultaneous_steps():
     game = a_game(mlp(3), [Consensus()])
-    with pytest.raises(ValueError, match=r"alternating_step: Consensus .* use simultaneous_step"):
+    with pytest.raises(ValueError, match=r"Consensus .* needs simultaneous steps"):
         alternating_step(game, [Tensor(values(1, 4, 6))], [Tensor(values(2, 4, 3))])
 
 

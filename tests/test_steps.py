@@ -514,9 +514,9 @@ def test_steps_say_what_does_not_fit():
             alternating_step(game, [ZERO] * reals, [ONE] * noises)
     with pytest.raises(ValueError, match=r"1 real batches and 1 of noise.*G's step one more"):
         alternating_step(replace(game, reuse_fakes=False), [ZERO], [ONE])
-    with pytest.raises(ValueError, match=r"Consensus is added to both.*use simultaneous_step"):
+    with pytest.raises(ValueError, match=r"Consensus is added to both.* needs simultaneous steps"):
         alternating_step(replace(game, terms=[Consensus()]), [ZERO], [ONE])
-    with pytest.raises(ValueError, match=r"Consensus is added to both losses at the same D.*leave one"):
+    with pytest.raises(ValueError, match=r"Consensus is added to both .*no unrolled D"):
         simultaneous_step(replace(game, unrolled=Unrolled(1), terms=[Consensus()]), ZERO, ONE)
     assert place(game).tolist() == [0.5, 1.0]
 

@@ -1,4 +1,4 @@
-"""BEGAN (Berthelot, Schumm & Metz 2017): D is an autoencoder, and judges an image by how badly it copies it.
+"""BEGAN (Berthelot, Schumm & Metz 2017): D is an autoencoder. Its error on an image stands for a logit.
 
 Write L(x) for that error. D learns to copy real images well and fakes badly; G makes fakes that D copies
 well. A number k between 0 and 1 says how much the fakes matter to D. It is moved after each of D's steps so
@@ -70,11 +70,6 @@ class BEGAN(Loss):
         """
         r, f = self.mean_output(real_logits), self.mean_output(fake_logits)
         self.k = clip(self.k + self.lambda_k * (self.gamma * r - f), 0.0, 1.0)
-
-    def convergence(self, real_logits: Tensor, fake_logits: Tensor) -> float:
-        """M = mean r + |γ mean r - mean f|: falls as the pictures get better, unlike L_D and L_G."""
-        r, f = float(self.mean_output(real_logits)), float(self.mean_output(fake_logits))
-        return r + abs(self.gamma * r - f)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """k, which training has moved."""

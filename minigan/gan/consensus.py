@@ -1,4 +1,4 @@
-"""Consensus optimisation: both players also want to come to rest."""
+"""Consensus optimisation: both players also minimise the gradients of both losses."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["Consensus"]
 class Consensus(Term):
     """L_D and L_G both get + weight · ½ (‖∂L_D/∂θ_D‖² + ‖∂L_G/∂θ_G‖²) (Mescheder et al. 2017)
 
-    Without it the two circle around the point where both losses are stationary. This term is smallest there
-    and pulls them in. It belongs to both at once, so it needs `simultaneous_step`; `alternating_step` does
-    not take it. The losses here are those with all other terms."""
+    Without it the two circle around the point where both losses are stationary. This term is smallest there,
+    so its gradient leads there. It belongs to both losses at once and needs `simultaneous_step`. The losses
+    in it are those with all other terms."""
 
     simultaneous: ClassVar[bool] = True
     weight: float = 1.0

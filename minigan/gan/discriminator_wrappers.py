@@ -1,4 +1,4 @@
-"""Wrappers that change what a discriminator gets to see. They go around any D.
+"""Wrappers that change the input of a discriminator. They go around any D.
 
 d = Packed(Sequential(Linear(2 * 784, 256, rng=rng), ...), 2)
 d = InstanceNoise(d, 0.1, rng=rng)
@@ -18,18 +18,16 @@ __all__ = ["InstanceNoise", "Packed"]
 class Wrapper(nn.Module):
     """A Module around the discriminator `d`."""
 
-    d: nn.Module
-
-    def _around(self, d: nn.Module) -> None:
+    def __init__(self, d: nn.Module):
         if not isinstance(d, nn.Module):
             raise TypeError(f"{type(self).__name__}: {d!r} is no Module; wrap a function in nn.Lambda")
         self.d = d
 
 
 class Packed(Wrapper):
-    """D judges m images at once: either all are real or all are fake (Lin et al. 2018, PacGAN)
+    """One logit for m images: either all are real or all are fake (Lin et al. 2018, PacGAN)
 
-    A generator that makes the same image over and over is found out: real images differ. Neighbours in the
+    A generator that makes the same image over and over is recognised: real images differ. Neighbours in the
     batch are joined along axis 1: (N, F) → (N/m, m F), (N, C, H, W) → (N/m, m C, H, W), and `d` takes that.
     It gives N/m logits, one for each pack. Only the first layer of `d` has to be m times as wide.
 
@@ -39,7 +37,7 @@ class Packed(Wrapper):
     """
 
     def __init__(self, d: nn.Module, m: int = 2):
-        self._around(d)
+        super().__init__(d)
         self.m = whole("Packed", "m", m, least=1)
 
     def forward(self, x: Any) -> Tensor:
@@ -60,7 +58,7 @@ class InstanceNoise(Wrapper):
     """In training: D(x + σ u) with u from N(0, 1) for each entry; in evaluation mode D(x)
 
     Noise on real images and fakes makes the two overlap, so that D cannot be sure (Sønderby et al. 2017).
-    All images that D sees get it, in the steps of D and of G.
+    All of D's inputs get it, in the steps of D and of G.
 
     sigma is a plain attribute, and the training loop may lower it: `d.sigma = 0.1 * (1 - step / steps)`.
     It depends on the step alone then, and a run that is resumed goes on with the right value.
@@ -73,7 +71,7 @@ class InstanceNoise(Wrapper):
     """
 
     def __init__(self, d: nn.Module, sigma: float = 0.1, *, rng: Any):
-        self._around(d)
+        super().__init__(d)
         self.rng = nn.init.generator(rng, "InstanceNoise")
         self.sigma = number("InstanceNoise", "sigma", sigma)
         if not self.sigma >= 0:
@@ -91,7 +89,7 @@ class InstanceNoise(Wrapper):
 
 
 def last_layer(d: nn.Module) -> nn.Module:
-    """The layer that makes D's output, as far as Sequentials and wrappers tell."""
+    """The layer that makes D's output, found through Sequentials and wrappers."""
     while isinstance(d, Wrapper) or (isinstance(d, nn.Sequential) and len(d)):
         d = d.d if isinstance(d, Wrapper) else d[-1]
     return d

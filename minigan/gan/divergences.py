@@ -15,7 +15,7 @@ with r and f the raw outputs for real images and fakes. The last is the form tha
 (non_saturating=True; section 3.2 of the paper): it wants more of what D takes for real.
 
 Each class below has two curves, g and f*∘g, each a value and a slope in v. The composition is simplified by
-hand: f* of g computed step by step would be log 0 or 0/0 for large v where the result is plain. Where an
+hand: f* of g computed step by step would be log 0 or 0/0 for large v, though the result is finite. Where an
 exponential is left, it is in the mathematics. A raw output of 1000 then means a loss of e¹⁰⁰⁰, which no
 floating point number holds: the loss is infinite, NumPy warns of the overflow, and training has to stop. In
 float32 that happens beyond v = 88 or so. Such losses need a well-behaved D; no clipping here hides it.
@@ -50,11 +50,7 @@ class FDivergence(Loss):
     activation: ClassVar[Pair]  # g
     conjugate: ClassVar[Pair]  # f*∘g
     non_saturating: bool = False
-
-    @property
-    def zero_sum(self) -> bool:
-        """Yes, unless G has a loss of its own."""
-        return not self.non_saturating
+    zero_sum = property(lambda self: not self.non_saturating)
 
     @property
     def _op(self) -> str:
@@ -109,9 +105,9 @@ class Pearson(FDivergence):
 
         f(u) = (u - 1)²        f*(t) = t²/4 + t        g(v) = v        f*(g(v)) = v²/4 + v
 
-    The best v is 2 (p/q - 1), never below -2. If D says less of a fake all the same, f*(g(v)) falls there as
-    v rises, and G, whose L_G is minus that, is told to make the fake look worse still. With
-    non_saturating=True it is not: L_G = -mean v.
+    The best v is 2 (p/q - 1), never below -2. Where D's output for a fake is less all the same, f*(g(v))
+    falls as v rises, and the gradient of L_G = -mean f*(g(v)) makes the fake worse still. That of L_G =
+    -mean v (non_saturating=True) does not.
     """
 
     name: ClassVar[str] = "pearson"
@@ -146,11 +142,7 @@ class JensenShannon(FDivergence):
     name: ClassVar[str] = "jensen-shannon"
     activation = Pair(lambda v: LOG2 - softplus(-v), lambda v: sigmoid(-v))
     conjugate = Pair(lambda v: softplus(v) - LOG2, sigmoid)
-
-    @property
-    def equilibrium_logit(self) -> float:
-        """log 1"""
-        return 0.0
+    equilibrium_logit = 0.0  # log 1
 
     def mean_output(self, logits: Tensor) -> Tensor:
         """mean σ(v): the probability that D gives these images of being real."""

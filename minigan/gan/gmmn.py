@@ -9,8 +9,8 @@ maximum mean discrepancy measures how far that is from being so:
 
     MMD² = mean k(x, x') + mean k(y, y') - 2 mean k(x, y)
 
-There are several bandwidths σ because one alone sees differences at one scale only. G needs large batches:
-a batch is all it ever learns about the data at a time.
+There are several bandwidths σ because one alone measures differences at one scale only. G needs large
+batches: MMD² is estimated from one batch at a time.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def mmd2(real: Any, fake: Any, bandwidths: Sequence[float] = BANDWIDTHS, unbiase
     return record(
         "mmd2",
         value.data,
-        (x, lambda g: g * 2 * (pull(x, x, bandwidths) / n_pairs - pull(x, y, bandwidths) / (n * m))),
-        (y, lambda g: g * 2 * (pull(y, y, bandwidths) / m_pairs - pull(y, x, bandwidths) / (n * m))),
+        (x, lambda g: g * 2 * (slope(x, x, bandwidths) / n_pairs - slope(x, y, bandwidths) / (n * m))),
+        (y, lambda g: g * 2 * (slope(y, y, bandwidths) / m_pairs - slope(y, x, bandwidths) / (n * m))),
     )
 
 
@@ -74,8 +74,8 @@ def kernel(a: Tensor, b: Tensor, bandwidths: Sequence[float]) -> Tensor:
     return reduce(add, [exp(d2 * (-0.5 / s**2)) for s in bandwidths])
 
 
-def pull(a: Tensor, b: Tensor, bandwidths: Sequence[float]) -> Tensor:
-    """Σⱼ w(aᵢ, bⱼ) (bⱼ - aᵢ), the slope of Σⱼ k(aᵢ, bⱼ) in aᵢ: where to the b's pull each a"""
+def slope(a: Tensor, b: Tensor, bandwidths: Sequence[float]) -> Tensor:
+    """Σⱼ w(aᵢ, bⱼ) (bⱼ - aᵢ): the gradient of Σⱼ k(aᵢ, bⱼ) in aᵢ"""
     d2 = squared_distances(a, b)
     w = reduce(add, [exp(d2 * (-0.5 / s**2)) * s**-2 for s in bandwidths])
     return w @ b - w.sum(axis=1, keepdims=True) * a
@@ -120,7 +120,7 @@ class GMMN:
         squared = mmd2(x, y, self.bandwidths, self.unbiased)
         if not self.root:
             return squared
-        equal = squared.data <= 0  # there √ has no slope; this gives it slope 0
+        equal = squared.data <= 0  # √ has no slope at 0: it gets slope 0 here
         return where(equal, 0.0, sqrt(where(equal, 1.0, squared)))
 
     def step(self, real: Tensor, z: Tensor) -> Report:

@@ -1,7 +1,8 @@
 """What D and G want: each objective is a function of D's raw logits, and its derivative stands beside it.
 
-r are the logits of real images, f those of fakes. Their shape is (N, 1) or (N,), or (N, 1, H, W) if D judges
-patches of an image; n is how many numbers that is. σ(l) = 1 / (1 + e⁻ˡ) makes a probability of a logit.
+r are the logits of real images, f those of fakes. Their shape is (N, 1) or (N,), or (N, 1, H, W) if D gives
+one to each patch of an image; n is how many numbers that is. σ(l) = 1 / (1 + e⁻ˡ) makes a probability of a
+logit.
 
 Nearly every loss is a sum of means, so it can be written as a table. A row has some logits, a function of one
 logit, and that function's slope:
@@ -71,16 +72,10 @@ class Loss:
     name: ClassVar[str] = ""  # on the command line
     needs_real: ClassVar[bool] = False  # does G's loss look at the logits of real images, too?
     takes_logits: ClassVar[bool] = True  # is D's output what the loss takes? (BEGAN's D makes images)
-
-    @property
-    def zero_sum(self) -> bool:
-        """Is L_G = -L_D, but for what D says of real images? G leaves that out, as it cannot change it."""
-        return False
-
-    @property
-    def equilibrium_logit(self) -> float | None:
-        """The logit that the best D gives every image when fakes are like real ones; None: no single one."""
-        return None
+    # is L_G = -L_D, but for the part about real images? (G leaves that out, as it cannot change it)
+    zero_sum: ClassVar[bool] = False
+    # the logit that the best D gives every image when fakes are like real ones; None: no single one
+    equilibrium_logit: ClassVar[float | None] = None
 
     @property
     def equilibrium(self) -> tuple[float, float] | None:
@@ -109,7 +104,7 @@ class Loss:
         return logits.detach().mean()
 
     def after_discriminator_step(self, real_logits: Tensor, fake_logits: Tensor) -> None:
-        """A chance to adjust something between the steps. Most losses have nothing to adjust."""
+        """Called between the steps of D and G: BEGAN adjusts its k here."""
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """What the loss remembers between the steps: mostly nothing."""
@@ -130,7 +125,7 @@ class Loss:
         return {"name": self.name, **{k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}}
 
 
-# ------------------------------------------------------------------- the original game, and its cure
+# --------------------------------------------------------------------- cross-entropy, as in 2014
 
 
 @dataclass
@@ -143,11 +138,13 @@ class Minimax(Loss):
     G's slope -σ(f) vanishes where D is sure of a fake (f → -∞), which is how G begins: it saturates.
     If fakes are like real images, the best D gives all of them the logit 0, and L_D = 2 log 2 = 1.386.
 
-    real_target: one-sided label smoothing (Salimans et al. 2016). With t = 0.9, D is to say 0.9 for real
-    images: t softplus(-r) + (1-t) softplus(r). Two-sided smoothing, fake_target > 0, is an error.
+    real_target: one-sided label smoothing (Salimans et al. 2016). With t = 0.9, the target for σ(r) is 0.9:
+    t softplus(-r) + (1-t) softplus(r). Two-sided smoothing, fake_target > 0, is an error.
     """
 
     name: ClassVar[str] = "minimax"
+    zero_sum = True
+    equilibrium_logit = property(lambda self: log(self.real_target / (2 - self.real_target)))  # σ(l) = t / 2
     real_target: float = 1.0
     fake_target: InitVar[float] = 0.0
 
@@ -162,19 +159,9 @@ class Minimax(Loss):
             )
         if not 0 < self.real_target <= 1:
             raise ValueError(
-                f"{type(self).__name__}: real_target={self.real_target} is what D shall say of real images, "
-                "a probability above 0 and at most 1; 0.9 is customary, 1 is no smoothing"
+                f"{type(self).__name__}: real_target={self.real_target} is the target of D's probability "
+                "for real images, above 0 and at most 1; 0.9 is customary, 1 is no smoothing"
             )
-
-    @property
-    def zero_sum(self) -> bool:
-        """Yes."""
-        return True
-
-    @property
-    def equilibrium_logit(self) -> float:
-        """σ(l) = t / 2"""
-        return log(self.real_target / (2 - self.real_target))
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """L_D = mean [softplus(-r) + (1-t) r] + mean softplus(f)
@@ -214,11 +201,7 @@ class NonSaturating(Minimax):
     """
 
     name: ClassVar[str] = "non-saturating"
-
-    @property
-    def zero_sum(self) -> bool:
-        """No: G has a loss of its own."""
-        return False
+    zero_sum = False
 
     def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
         """L_G = mean softplus(-f)        dL/df = -σ(-f) / n"""
@@ -233,18 +216,14 @@ class NonSaturating(Minimax):
 class LeastSquares(Loss):
     """LSGAN: logits are to hit targets (Mao et al. 2017), here with the paper's factor ½
 
-    a: D's target for fakes. b: D's target for real images. c: what G wants D to say of fakes.
+    a: D's target for fakes. b: D's target for real images. c: G's target for fakes.
     """
 
     name: ClassVar[str] = "least-squares"
     a: float = 0.0
     b: float = 1.0
     c: float = 1.0
-
-    @property
-    def equilibrium_logit(self) -> float:
-        """Halfway between the targets."""
-        return (self.a + self.b) / 2
+    equilibrium_logit = property(lambda self: (self.a + self.b) / 2)
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """L_D = ½ mean (r - b)² + ½ mean (f - a)²        dL/dr = (r - b) / n        dL/df = (f - a) / n"""
@@ -264,7 +243,7 @@ class LeastSquares(Loss):
 
 @dataclass
 class Hinge(Loss):
-    """The hinge (Lim & Ye 2017): D stops caring about images that it has on the right side of ±1."""
+    """The hinge (Lim & Ye 2017): logits beyond ±1, on the right side, cost D nothing."""
 
     name: ClassVar[str] = "hinge"
 
@@ -293,11 +272,7 @@ class Wasserstein(Loss):
     """
 
     name: ClassVar[str] = "wasserstein"
-
-    @property
-    def zero_sum(self) -> bool:
-        """Yes."""
-        return True
+    zero_sum = True
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """L_D = mean f - mean r        dL/dr = -1 / n        dL/df = 1 / n"""

@@ -10,7 +10,7 @@ Game:
 ∇D(x) is the gradient of an image's logit for the pixels of that image, ‖·‖ its length over all of them. D's
 step then needs the gradient of that gradient, for D's weights: that is what create_graph=True is for.
 
-Other ways to hold D back are in limits.py.
+Limits on D's weights are in weight_limits.py.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ def input_gradients(critic: Critic, images: Tensor) -> Tensor:
     """∇D(xₙ) for each image xₙ, one row each, as a function of D's weights
 
     Shapes: images (N, ...), result (N, F), F the number of entries of an image. It is the gradient of
-    Σ D(xₙ): since D(xₙ) depends on xₙ alone, no row hears of the other images. Where D gives an image
-    several logits, they are added. Where D judges m images at once (Packed), a row belongs to all m.
+    Σ D(xₙ): since D(xₙ) depends on xₙ alone, row n has no part of the other images. Where D gives an image
+    several logits, they are added. Where D gives m images one logit (Packed), a row belongs to all m.
 
-    Images without a history become a leaf of their own. Where they have one, as fakes do when D is unrolled,
-    the result is a function of that, too; and then D's weights may depend on the same fakes. ∇D is meant for
-    the weights as they are, so it is taken at an x that only D's input is made of.
+    Images that have a history keep it, as fakes do when D is unrolled: the result is a function of what they
+    were made of. D's weights may depend on the same fakes then, but ∇D is the gradient at fixed weights. So
+    it is taken for a copy x of the images, and nothing but D's input is made of x.
     """
     if images.requires_grad:
         x = record("images", images.data, (images, lambda g: g))
@@ -90,7 +90,7 @@ def gradient_penalty(
     160.0
     """
     check_critic("gradient_penalty", critic, allow_mixing)
-    return _pull(critic, between(real, fake, rng), weight, target, one_sided)
+    return _norm_penalty(critic, between(real, fake, rng), weight, target, one_sided)
 
 
 def dragan_penalty(
@@ -104,7 +104,7 @@ def dragan_penalty(
     paper the noise is normal.) Shapes: real images x (N, ...).
     """
     check_critic("dragan_penalty", critic, allow_mixing)
-    return _pull(critic, around(real, c, rng), weight, target)
+    return _norm_penalty(critic, around(real, c, rng), weight, target)
 
 
 def zero_centred_penalty(critic: Critic, images: Tensor, weight: float, allow_mixing: bool = False) -> Tensor:
@@ -113,13 +113,15 @@ def zero_centred_penalty(critic: Critic, images: Tensor, weight: float, allow_mi
     return weight / 2 * square(input_gradients(critic, images)).sum(axis=1).mean()
 
 
-def _pull(critic: Critic, x: Tensor, weight: float, target: float, one_sided: bool = False) -> Tensor:
-    """weight · mean (‖∇D(x)‖ - target)². one_sided: only slopes above the target count."""
+def _norm_penalty(
+    critic: Critic, x: Tensor, weight: float, target: float, one_sided: bool = False
+) -> Tensor:  # fmt: skip
+    """weight · mean (‖∇D(x)‖ - target)². one_sided: only norms above the target count."""
     excess = norm(input_gradients(critic, x), axis=1) - target
     return weight * square(relu(excess) if one_sided else excess).mean()
 
 
-# ------------------------------------------------------------------------------ where to look at D
+# --------------------------------------------------------------------- the points x̂ of the penalty
 
 
 def between(real: Tensor, fake: Tensor, rng: Any) -> Tensor:
@@ -149,11 +151,11 @@ def _uniform(shape: tuple[int, ...], rng: Any, like: Tensor) -> Tensor:
     return Tensor(rng.random(shape), dtype=like.dtype, backend=like.backend)
 
 
-# ------------------------------------------------------------------------------ where D has no slope
+# -------------------------------------------------------------------------- which D can be penalised
 
 
 def check_critic(who: str, d: Any, allow_mixing: bool, gives_logits: bool = True) -> None:
-    """Refuse a D whose slope would not mean what it should. A plain function cannot be looked into."""
+    """A ValueError if D has no slope at a single image. (The layers of a plain function are not known.)"""
     if not isinstance(d, nn.Module):
         return
     for name, layer in d.named_modules():
@@ -175,7 +177,7 @@ def check_critic(who: str, d: Any, allow_mixing: bool, gives_logits: bool = True
 
 
 class SlopeTerm(Term):
-    """A term that asks for D's slope. A loss may judge by something else than D's output: BEGAN does."""
+    """A term with a slope in it: that of the loss's logits, which in BEGAN are not D's output."""
 
     weight: float
     allow_mixing: bool
@@ -201,7 +203,7 @@ class GradientPenalty(SlopeTerm):
 
     def discriminator(self, game: Game, real: Tensor, fake: Tensor, rng: Any) -> Tensor:
         x = between(real, fake, rng)
-        return _pull(self.critic(game), x, self.weight, self.target, self.one_sided)
+        return _norm_penalty(self.critic(game), x, self.weight, self.target, self.one_sided)
 
 
 @dataclass
@@ -214,7 +216,7 @@ class DRAGAN(SlopeTerm):
     allow_mixing: bool = False
 
     def discriminator(self, game: Game, real: Tensor, fake: Tensor, rng: Any) -> Tensor:
-        return _pull(self.critic(game), around(real, self.c, rng), self.weight, self.target)
+        return _norm_penalty(self.critic(game), around(real, self.c, rng), self.weight, self.target)
 
 
 @dataclass

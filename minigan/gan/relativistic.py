@@ -16,30 +16,38 @@ __all__ = ["RelativisticAverage", "RelativisticPairing"]
 
 
 @dataclass
-class RelativisticPairing(Loss):
+class Relativistic(Loss):
+    """What the two have in common."""
+
+    needs_real: ClassVar[bool] = True
+    equilibrium_logit = 0.0  # any number would do: only differences count
+
+    def _given(self, real_logits: Tensor | None) -> Tensor:
+        if real_logits is None:
+            raise ValueError(
+                f"{type(self).__name__}.generator: it compares fakes with real images; give real_logits, too"
+            )
+        return real_logits
+
+
+@dataclass
+class RelativisticPairing(Relativistic):
     """RpGAN (Jolicoeur-Martineau 2019; Huang et al. 2024): is a real image more real than a fake?
 
     Only differences of logits count: each real image is paired with the fake in the same row.
     """
 
     name: ClassVar[str] = "rpgan"
-    needs_real: ClassVar[bool] = True
-
-    @property
-    def equilibrium_logit(self) -> float:
-        """Any number would do: only differences count."""
-        return 0.0
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """L_D = mean softplus(-e), e = r - f        dL/dr = -σ(-e) / n        dL/df = σ(-e) / n"""
-        ahead = self._difference(real_logits, fake_logits)
-        row = (ahead, lambda e: softplus(-e), lambda e: -sigmoid(-e))
-        return objective("rpgan_d", row)
+        e = self._difference(real_logits, fake_logits)
+        return objective("rpgan_d", (e, lambda e: softplus(-e), lambda e: -sigmoid(-e)))
 
     def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
         """L_G = mean softplus(e), e = r - f        dL/df = -σ(e) / n        dL/dr = σ(e) / n"""
-        ahead = self._difference(given(self, real_logits), fake_logits)
-        return objective("rpgan_g", (ahead, softplus, sigmoid))
+        e = self._difference(self._given(real_logits), fake_logits)
+        return objective("rpgan_g", (e, softplus, sigmoid))
 
     @staticmethod
     def _difference(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -52,7 +60,7 @@ class RelativisticPairing(Loss):
 
 
 @dataclass
-class RelativisticAverage(Loss):
+class RelativisticAverage(Relativistic):
     """RaGAN (Jolicoeur-Martineau 2019): is a real image more real than the average fake, and vice versa?
 
     With a = r - mean f, by how much a real image beats the fakes, and b = f - mean r:
@@ -64,12 +72,6 @@ class RelativisticAverage(Loss):
     """
 
     name: ClassVar[str] = "ragan"
-    needs_real: ClassVar[bool] = True
-
-    @property
-    def equilibrium_logit(self) -> float:
-        """Any number would do: only differences count."""
-        return 0.0
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """L_D = mean softplus(-a) + mean softplus(b)        dL/da = -σ(-a) / n        dL/db = σ(b) / n"""
@@ -81,18 +83,9 @@ class RelativisticAverage(Loss):
 
     def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
         """L_G = mean softplus(a) + mean softplus(-b)        dL/da = σ(a) / n        dL/db = -σ(-b) / n"""
-        real_logits = given(self, real_logits)
+        real_logits = self._given(real_logits)
         return objective(
             "ragan_g",
             (real_logits - fake_logits.mean(), softplus, sigmoid),
             (fake_logits - real_logits.mean(), lambda b: softplus(-b), lambda b: -sigmoid(-b)),
         )
-
-
-def given(loss: Loss, real_logits: Tensor | None) -> Tensor:
-    """The logits of real images, which G's loss needs here."""
-    if real_logits is None:
-        raise ValueError(
-            f"{type(loss).__name__}.generator: it compares fakes with real images; give real_logits, too"
-        )
-    return real_logits

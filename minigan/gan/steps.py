@@ -6,7 +6,7 @@ image for a real one. Each goes down a loss of its own, while the other stands s
     L_D = loss.discriminator(D(x), D(G(z))) + terms        θ_D ← θ_D - a step along ∂L_D/∂θ_D
     L_G = loss.generator(D(G(z))) + terms                  θ_G ← θ_G - a step along ∂L_G/∂θ_G
 
-See how the gradients find their way. In D's step the fakes are cut off from their history (`detach`), and
+Follow the gradients. In D's step the fakes are cut off from their history (`detach`), and
 the gradient ends at D's weights. In G's step it starts at L_G, goes through D, whose weights are frozen, into
 the fake images, and on through G to its weights. Each step asks for the gradients of its own weights only.
 
@@ -55,10 +55,10 @@ __all__ = [
 class Game:
     """The two players, and the rules.
 
-    terms: what is added to the losses, or done to D's weights after its step. unrolled: G plays against D as
-    it will be some steps ahead. reuse_fakes: G's step takes the fakes of D's last step; otherwise it makes
-    its own from new noise. separate: real and fake images go through D one batch after the other; None:
-    unless every layer of D treats each image by itself (`mixes_images`), which BatchNorm does not.
+    terms: what is added to the losses, or done to D's weights after its step. unrolled: G's loss is taken at
+    the weights that D would have some steps later. reuse_fakes: G's step takes the fakes of D's last step;
+    otherwise it makes its own from new noise. separate: real and fake images go through D one batch after the
+    other, and not as one batch; None: unless `mixes_images` is False for every layer of D.
     """
 
     g: nn.Module
@@ -84,6 +84,15 @@ class Game:
             raise ValueError(f"Game: D ends with {last}, but losses and penalties take logits; leave it out")
         for term in self.terms:
             term.check(self)
+
+    def check_order(self, simultaneous: bool) -> None:
+        """A ValueError if a term is added to both losses, but the two are not taken at the same weights."""
+        for term in self.terms:
+            if term.simultaneous and (self.unrolled or not simultaneous):
+                raise ValueError(
+                    f"{type(term).__name__} is added to both losses at the same weights of D: it needs "
+                    "simultaneous steps (simultaneous_step, simultaneous=True), and no unrolled D"
+                )
 
     @property
     def in_one_batch(self) -> bool:
@@ -111,11 +120,11 @@ class Game:
 
 @dataclass
 class Report:
-    """What a step found: the losses, and what D thinks, on average, of real images and of fakes.
+    """The losses of a step, and D's mean output for real images and for fakes.
 
     d_fake_before: of the fakes in D's step, before D moves. d_fake_after: in G's step, before G moves.
-    These are probabilities where the loss gives D's numbers that meaning (Loss.mean_output). All are Tensors
-    of one number: float(report.loss_d).
+    With some losses the outputs are probabilities, with others logits (Loss.mean_output). All are Tensors of
+    one number: float(report.loss_d).
     """
 
     loss_d: Tensor | float = nan
@@ -135,7 +144,7 @@ def discriminator_step(game: Game, real: Tensor, fake: Tensor, report: Report, r
 
     real: a batch x. fake: G(z). rng: a generator, for terms that draw random numbers.
     """
-    fake = fake.detach()  # to D a fake is an image like any other, and nothing needs to go back into G
+    fake = fake.detach()  # to D a fake is an image like any other: no gradient goes back into G
     loss_d, real_logits, fake_logits = discriminator_loss(game, real, fake, rng)
     move(game.d_optimizer, gradients(game.d_optimizer, loss_d, "L_D"))
     for term in game.terms:
@@ -177,13 +186,13 @@ def discriminator_loss(game: Game, real: Tensor, fake: Tensor, rng: Any) -> tupl
 def generator_loss(game: Game, real: Tensor, fake: Tensor, rng: Any) -> tuple[Tensor, Tensor]:
     """L_G, and the logits of the fakes.
 
-    In a game of zero sum L_G is -L_D, without the part about real images, which G cannot change. But when G
-    looks ahead it can: D's weights will then depend on the fakes. So it gets all of -L_D, without the terms.
+    In a game of zero sum L_G is -L_D, without the part about real images, which G cannot change. With an
+    unrolled D it can, since D's weights depend on the fakes. So L_G is the whole of -L_D, without the terms.
     """
-    all_of_it = game.unrolled is not None and game.unrolled.steps > 0 and game.loss.zero_sum
+    whole = game.unrolled is not None and game.unrolled.steps > 0 and game.loss.zero_sum
     fake_logits = game.loss.logits(game.d, fake)
-    real_logits = game.loss.logits(game.d, real) if game.loss.needs_real or all_of_it else None
-    if all_of_it:
+    real_logits = game.loss.logits(game.d, real) if game.loss.needs_real or whole else None
+    if whole:
         assert real_logits is not None
         loss = -game.loss.discriminator(real_logits, fake_logits)
     else:
@@ -195,12 +204,12 @@ def generator_loss(game: Game, real: Tensor, fake: Tensor, rng: Any) -> tuple[Te
 
 
 def opponent(game: Game, real: Tensor, fake: Tensor, rng: Any) -> AbstractContextManager:
-    """Inside, D is what G plays against: frozen where it is, or some steps ahead."""
+    """Inside, D has the weights that G plays against: its own, frozen, or those of some steps later."""
     return game.unrolled.ahead(game, real, fake, rng) if game.unrolled else nn.frozen(game.d)
 
 
 def gradients(optimizer: Optimizer, loss: Tensor, name: str) -> list[Tensor | None]:
-    """The gradients of this player's parameters, and of nobody else's; None for a frozen one.
+    """The gradients for this optimiser's parameters, and for no others; None for a frozen one.
 
     name: of the loss, for the message: the loss and its gradients have to be finite.
 
@@ -239,12 +248,7 @@ def alternating_step(
             f"alternating_step: {len(reals)} real batches and {len(noises)} of noise; each step of D needs "
             "one of each" + ("" if reuse else ", and G's step one more of noise")
         )
-    for term in game.terms:
-        if term.simultaneous:
-            raise ValueError(
-                f"alternating_step: {type(term).__name__} is added to both losses at once, and here D moves "
-                "before G; use simultaneous_step"
-            )
+    game.check_order(simultaneous=False)
     for i, (real, z) in enumerate(zip(reals, noises, strict=False), start=1):
         with nullcontext() if reuse and i == len(reals) else no_grad():
             fake = game.g(z)
@@ -254,18 +258,13 @@ def alternating_step(
 
 
 def simultaneous_step(game: Game, real: Tensor, z: Tensor, rng: Any = None) -> Report:
-    """Both move at once: each along the gradient at the point where both have been.
+    """Both move at once: both gradients are taken before either has moved.
 
-    Where G looks ahead (game.unrolled), the first of D's K steps is the one that D takes just now.
+    With game.unrolled, the first of D's K steps is the one that D takes in this step.
     """
+    game.check_order(simultaneous=True)
     fake = game.g(z)
     if game.unrolled:
-        for term in game.terms:
-            if term.simultaneous:
-                raise ValueError(
-                    f"simultaneous_step: {type(term).__name__} is added to both losses at the same D, and "
-                    "G's is taken some steps ahead; leave one of the two out"
-                )
         loss_d, real_logits, fake_logits = discriminator_loss(game, real, fake, rng)
         with opponent(game, real, fake, rng):
             loss_g, _ = generator_loss(game, real, fake, rng)

@@ -1,7 +1,7 @@
 """Term: something that is added to the losses of a GAN, or done to D's weights after its step.
 
-A gradient penalty is one (penalties.py), feature matching another (matching.py). A subclass defines those of
-the methods that it needs; the steps (steps.py) call them all.
+A gradient penalty is one (penalties.py), feature matching another (feature_matching.py). A subclass defines
+those of the methods that it needs; the steps (steps.py) call them all.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Term", "check_weight"]
 
 
 class Term:
-    """Nothing is added, nothing is done. real: the batch x. fake: G(z). rng: draws random numbers."""
+    """By itself it adds nothing. real: the batch x. fake: G(z). rng: a generator of random numbers."""
 
     simultaneous: ClassVar[bool] = False  # does it define `both`, and need both players to move at once?
 
@@ -50,11 +50,11 @@ class Term:
         """Take over what `state_dict` gave."""
 
     def settings(self) -> dict[str, Any]:
-        """Name and options, for the record of a run."""
+        """Name and options, for config.json."""
         return {"name": type(self).__name__, **vars(self)}
 
 
 def check_weight(term: Any) -> None:
-    """A term's weight must be a finite number, 0 or more: others would pull the wrong way, or make NaN."""
+    """A ValueError unless the term's weight is a finite number, 0 or more."""
     if not 0 <= term.weight < math.inf:
         raise ValueError(f"{type(term).__name__}: weight={term.weight} must be 0 or more, and finite")

@@ -23,18 +23,17 @@ class Unrolled:
         θ_0 = D's weights        θ_k+1 = θ_k - η ∂L_D/∂θ_k        L_G = loss.generator(D with θ_K)
 
     In a game of zero sum (Minimax, Wasserstein) L_G is -L_D with θ_K, the part about real images included.
-    G's gradient goes back through all K steps: each θ_k depends on the fakes, which D would learn from. So G
-    sees not only how D judges its fakes now, but also how D would answer to them. A G that puts all fakes
-    into one place finds D waiting there.
+    G's gradient goes back through all K steps: each θ_k depends on the fakes, which D would learn from. So it
+    has a part for D's logits of the fakes now, and a part for how D would answer to them. A G whose fakes are
+    all alike is punished at once, and not only after D has learnt to recognise them.
 
-    All K steps take the same batch, that of G's step. In reality D moves by ordinary steps, one at a time:
-    what it does in these K steps is forgotten, running statistics included. Weight clipping and its kind are
-    no part of them.
+    All K steps take the same batch, that of G's step. They change nothing: afterwards D has the weights and
+    running statistics of before, and moves by ordinary steps. Weight clipping is no part of the K steps.
 
     steps: K; 0 is the usual game. optimizer: what D moves by in the K steps, "adam" or "sgd". lr: η; None:
     that of D's optimiser. betas, eps: of the Adam of the K steps; None: those of D's own Adam, and if D has
-    another optimiser, (0.5, 0.999) and 1e-8. remember: Adam goes on from the m, v and t that D's own Adam has
-    by then; otherwise it begins anew each time, and its first step has length η whatever the gradient.
+    another optimiser, (0.5, 0.999) and 1e-8. remember: Adam starts from the m, v and t that D's own Adam has;
+    otherwise from zeros each time, and then its first step has length η whatever the gradient.
     """
 
     steps: int = 5
@@ -56,19 +55,19 @@ class Unrolled:
     @contextmanager
     def ahead(self, game: Game, real: Tensor, fake: Tensor, rng: Any) -> Iterator[None]:
         """Inside, game.d computes with θ_K. fake: with its history; θ_K depends on it."""
-        thawed = {name: p for name, p in game.d.named_parameters() if p.requires_grad}
-        theta = [_fresh_leaf(p) for p in thawed.values()]
-        state = self._memory(game, theta, list(thawed.values()))
+        trained = {name: p for name, p in game.d.named_parameters() if p.requires_grad}
+        theta = [Tensor(p.detach(), requires_grad=True, copy=False) for p in trained.values()]
+        state = self._initial_state(game, theta, list(trained.values()))
         for _ in range(self.steps):
-            with nn.substituted(game.d, dict(zip(thawed, theta, strict=True))):
+            with nn.substituted(game.d, dict(zip(trained, theta, strict=True))):
                 loss, _, _ = discriminator_loss(game, real, fake, rng)
                 found = grad(loss, theta, create_graph=True)
             theta, state = self._step(game, theta, found, state)
-        with nn.substituted(game.d, dict(zip(thawed, theta, strict=True))):
+        with nn.substituted(game.d, dict(zip(trained, theta, strict=True))):
             yield
 
-    def _memory(self, game: Game, theta: list[Tensor], parameters: list[Tensor]) -> Any:
-        """What the optimiser of the K steps begins with."""
+    def _initial_state(self, game: Game, theta: list[Tensor], parameters: list[Tensor]) -> Any:
+        """The state that the optimiser of the K steps begins with."""
         if self.optimizer == "sgd":
             return functional.sgd_init(theta)
         if not self.remember:
@@ -90,8 +89,3 @@ class Unrolled:
         betas = betas if self.betas is None else self.betas
         eps = eps if self.eps is None else self.eps
         return functional.adam(theta, found, state, lr, betas, eps)
-
-
-def _fresh_leaf(p: Tensor) -> Tensor:
-    """A leaf with p's value, so that the gradient for it can be asked for. It is no parameter of anybody."""
-    return Tensor(p.detach(), requires_grad=True, copy=False)

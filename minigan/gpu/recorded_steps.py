@@ -53,8 +53,8 @@ Step = Callable[["Draws"], Report]
 
 def obstacle(play: Any, backend: str, before_step: Any = None) -> str | None:
     """Why steps of this Play cannot be recorded, as far as that can be known before; None if they can."""
-    if backend == "numpy":
-        return "the backend numpy launches nothing that could be recorded"
+    if backend != "cupy":
+        return f"the backend {backend} launches nothing that could be recorded"
     if before_step is not None:
         return "before_step may change something in each step"
     for batches in play.data().values():

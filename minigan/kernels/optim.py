@@ -1,8 +1,8 @@
 """How an optimiser changes its parameters, on bare arrays of one axis.
 
 Each rule computes what the function of the same name in optim/functional.py says, in a form that is fast: the
-new values go into memory of their own, what is remembered is changed in place, and all is done piece by
-piece. A dozen small passes over a piece that stays in the processor's cache are quicker than a dozen passes
+new values go into memory of their own, what is remembered is changed in place, and all is done chunk by
+chunk. A dozen small passes over a chunk that stays in the processor's cache are quicker than a dozen passes
 over everything.
 """
 
@@ -25,7 +25,7 @@ class Piece(NamedTuple):
 
     p: Array  # its value
     g: Array  # the gradient
-    new: Array  # where its new value goes
+    new: Array  # memory for its new value; a rule may compute in it on the way
     count: Array  # of its steps, this one included: int64, one entry
     kept: tuple[Array, ...]  # what the optimiser remembers of it
 
@@ -40,21 +40,14 @@ def _chunks(*arrays: Array) -> Iterator[Sequence[Array]]:
         yield [a[start : start + CHUNK] for a in arrays]
 
 
-def _scratch(p: Array) -> Array:
-    """Memory for what is computed on the way: as long as a chunk."""
-    return xp_of(p).empty(min(CHUNK, p.size) if type(p) is np.ndarray else p.size, p.dtype)
-
-
 def _number(count: Array) -> Any:
     """A count to compute with. On a GPU it stays there, an array: nobody waits for it."""
     return int(count[0]) if type(count) is np.ndarray else count[0]
 
 
-def _decayed(p: Array, g: Array, weight_decay: float) -> Array:
-    """g + λ p, in new memory: the gradient if λ ‖p‖² / 2 is added to the loss."""
-    total = p * weight_decay
-    total += g
-    return total
+def _factor(number: Any, like: Array) -> Any:
+    """A number to multiply arrays by. NumPy is quicker with a 0-d array than with a number of Python's."""
+    return np.array(number, like.dtype) if type(like) is np.ndarray else number
 
 
 # ------------------------------------------------------------------------------------------- SGD
@@ -70,25 +63,24 @@ def sgd(
     The first time b is g itself, undamped, as in PyTorch.
     """
     for piece in pieces:
-        xp, scratch = xp_of(piece.p), _scratch(piece.p)
-        damped = 1 - dampening * (_number(piece.count) > 1) if dampening else 1.0
+        xp = xp_of(piece.p)
+        share = 1 - dampening * (_number(piece.count) > 1) if dampening else 1.0
         for p, g, new, *kept in _chunks(piece.p, piece.g, piece.new, *piece.kept):
-            s = scratch[: p.size]
             if weight_decay:
-                g = _decayed(p, g, weight_decay)
+                g = g + weight_decay * p
             if not kept:
-                xp.multiply(g, lr, out=s)
+                xp.multiply(g, lr, out=new)
             else:
                 (b,) = kept
                 b *= momentum
-                b += xp.multiply(g, damped, out=s)
+                b += xp.multiply(g, share, out=new)
                 if nesterov:
-                    xp.multiply(b, momentum, out=s)
-                    s += g
-                    s *= lr
+                    xp.multiply(b, momentum, out=new)
+                    new += g
+                    new *= lr
                 else:
-                    xp.multiply(b, lr, out=s)
-            xp.subtract(p, s, out=new)
+                    xp.multiply(b, lr, out=new)
+            xp.subtract(p, new, out=new)
 
 
 # --------------------------------------------------------------------------------------- RMSprop
@@ -98,41 +90,41 @@ def rmsprop(
     pieces: Sequence[Piece], lr: float, alpha: float = 0.99, eps: float = 1e-8, weight_decay: float = 0.0,
     momentum: float = 0.0, centered: bool = False,
 ) -> None:  # fmt: skip
-    """v ← α v + (1 - α) g²        p ← p - η g / (√v + ε)
+    """g ← g + λ p        v ← α v + (1 - α) g²        p ← p - η g / (√v + ε)
 
-    η rate, α how much of the past is kept, ε against division by zero. kept: v; then, if centered, the
-    average of g in the same manner, and v - mean² takes the place of v (which may come out a little negative
-    by rounding; then it is 0); then, with momentum μ, b: b ← μ b + g / (√v + ε), p ← p - η b.
+    η rate, λ weight decay, α how much of the past is kept, ε against division by zero. kept: v; then, if
+    centered, the average of g in the same manner, and v - mean² takes the place of v (which may come out a
+    little negative by rounding; then it is 0); then, with momentum μ, b: b ← μ b + g / (√v + ε), p ← p - η b.
     """
     for piece in pieces:
-        xp, scratch = xp_of(piece.p), _scratch(piece.p)
+        xp = xp_of(piece.p)
         for p, g, new, v, *kept in _chunks(piece.p, piece.g, piece.new, *piece.kept):
-            s = scratch[: p.size]
             if weight_decay:
-                g = _decayed(p, g, weight_decay)
-            xp.multiply(g, g, out=s)
-            s *= 1 - alpha
+                g = g + weight_decay * p
             v *= alpha
-            v += s
+            xp.multiply(g, g, out=new)
+            new *= 1 - alpha
+            v += new
             if centered:
                 mean = kept[0]
                 mean *= alpha
-                mean += xp.multiply(g, 1 - alpha, out=s)
-                xp.multiply(mean, mean, out=s)
-                xp.subtract(v, s, out=s)
-                xp.maximum(s, 0, out=s)
-                xp.sqrt(s, out=s)
+                mean += xp.multiply(g, 1 - alpha, out=new)
+                xp.multiply(mean, mean, out=new)
+                xp.subtract(v, new, out=new)
+                xp.maximum(new, 0, out=new)
+                xp.sqrt(new, out=new)
             else:
-                xp.sqrt(v, out=s)
-            s += eps
-            xp.divide(g, s, out=s)
+                xp.sqrt(v, out=new)
+            new += eps
+            xp.divide(g, new, out=new)
             if momentum:
                 b = kept[-1]
                 b *= momentum
-                b += s
-                s[...] = b
-            s *= lr
-            xp.subtract(p, s, out=new)
+                b += new
+                xp.multiply(b, lr, out=new)
+            else:
+                new *= lr
+            xp.subtract(p, new, out=new)
 
 
 # ------------------------------------------------------------------------------------------ Adam
@@ -164,29 +156,27 @@ def _adam(
 ) -> None:
     xp, t = xp_of(piece.p), _number(piece.count)
     c = (1 - beta2**t) ** 0.5
-    rate, tiny = lr * c / (1 - beta1**t), eps * c
+    numbers = (beta1, 1 - beta1, beta2, 1 - beta2, eps * c, lr * c / (1 - beta1**t))
+    keep1, add1, keep2, add2, tiny, rate = [_factor(number, piece.p) for number in numbers]
     arrays = (piece.p, piece.g, piece.new, *piece.kept)
 
     def work(lo: int, hi: int) -> None:
-        scratch = _scratch(piece.p)
         for p, g, new, m, v in _chunks(*(a[lo:hi] for a in arrays)):
-            s = scratch[: p.size]
             if weight_decay and not decoupled:
-                g = _decayed(p, g, weight_decay)
-            m *= beta1
-            m += xp.multiply(g, 1 - beta1, out=s)
-            xp.multiply(g, g, out=s)
-            s *= 1 - beta2
-            v *= beta2
-            v += s
-            xp.sqrt(v, out=s)
-            s += tiny
-            xp.divide(m, s, out=s)
-            s *= rate
+                g = g + weight_decay * p
+            m *= keep1
+            m += xp.multiply(g, add1, out=new)
+            v *= keep2
+            xp.multiply(g, g, out=new)
+            new *= add2
+            v += new
+            xp.sqrt(v, out=new)
+            new += tiny
+            xp.divide(m, new, out=new)
+            new *= rate
             if weight_decay and decoupled:
-                xp.multiply(p, 1 - lr * weight_decay, out=new)
-                p = new
-            xp.subtract(p, s, out=new)
+                p = p * (1 - lr * weight_decay)
+            xp.subtract(p, new, out=new)
 
     split(work, piece.p.size, piece.p, least=2 * CHUNK)
 
@@ -199,10 +189,8 @@ def averages(pairs: Sequence[tuple[Array, Array]], share: float | Array) -> None
     if pairs and (gpu := gpu_kernels(*(a for pair in pairs for a in pair))) is not None:
         gpu.averages(pairs, share)
         return
-    for whole in pairs:
-        xp, scratch = xp_of(whole[0]), _scratch(whole[0])
-        for a, p in _chunks(*whole):
-            s = scratch[: a.size]
-            xp.subtract(p, a, out=s)
-            s *= share
-            a += s
+    for pair in pairs:
+        for a, p in _chunks(*pair):
+            difference = p - a
+            difference *= share
+            a += difference

@@ -8,6 +8,7 @@ from .containers import *  # noqa: F403
 from .conv import *  # noqa: F403
 from .linear import *  # noqa: F403
 from .minibatch import *  # noqa: F403
+from .module import Layer as Layer
 from .module import Module as Module
 from .module import frozen as frozen
 from .norm import *  # noqa: F403

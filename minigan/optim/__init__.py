@@ -1,4 +1,4 @@
-"""Optimisers: from gradients to better parameters. Read optimizers.py first, then kernels/optim.py."""
+"""Optimisers: from gradients to parameters. The rules are in functional.py; optimizers.py applies them."""
 
 from . import functional as functional
 from . import schedules as schedules

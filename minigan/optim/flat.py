@@ -1,23 +1,24 @@
-"""One stretch of memory for all parameters of an optimiser.
+"""Where the parameters of an optimiser live: in one stretch of memory.
 
     memory     [ weight 0 ....... | bias 0 | weight 1 ............. | bias 1 ]
     parameter    each Tensor's array is a view of its part, read-only
 
-A step never writes where parameters are. It computes the new values into new memory, and then the parameters
-move there. A value that somebody still holds (by `w.data`, `w.detach()`, or a view such as `w.T` in the
-history of a loss) stays what it was; memory that nobody holds goes back to where the next step gets its own.
+A step never writes where parameters are. It computes the new values in a new stretch, and then the parameters
+move there. So a value that somebody still holds (by `w.data`, `w.detach()`, or a view such as `w.T` in the
+history of a loss) stays what it was. The old stretch is freed when nobody holds any part of it.
 
-A parameter keeps the order in which its own entries lay in memory (a weight may be column-major, since the
-matrix products that it goes through prefer that). And it may move out at any time, by `w.data = array` or
-into another optimiser's memory: a step begins with the value that it finds.
+A parameter without a gradient stays where it is; then the others move into arrays of their own. (If it were a
+stretch, one parameter that stays behind at this step, and one at the next, would keep all of each.)
+
+A parameter keeps the order in which its entries lay in memory: a weight may be column-major, since the matrix
+products that it goes through prefer that. And it may move out at any time, by `w.data = array` or into the
+memory of another optimiser: a step begins with the value that it finds.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
-
-import numpy as np
+import itertools
+from collections.abc import Iterable, Mapping
 
 from ..backend import Array, get
 from ..tensor import Tensor
@@ -42,45 +43,51 @@ class Flat:
                 f"{who}: parameters of dtype {self.dtype} are too coarse to be optimised, small steps would "
                 'round to nothing; keep them in float32: model.to(dtype="float32")'
             )
-        self._shapes = [p.shape for p in self.params]
+        # Of each parameter: its axes in the order of memory, their lengths in that order, and the way back.
         self._orders = [memory_order(p._data) for p in self.params]
+        self._lengths = [p._data.transpose(o).shape for p, o in zip(self.params, self._orders, strict=True)]
         self._backs = [tuple(sorted(range(len(o)), key=o.__getitem__)) for o in self._orders]
-        ends = np.cumsum([p.size for p in self.params]).tolist()
-        self._cuts = [slice(end - p.size, end) for p, end in zip(self.params, ends, strict=True)]
-        self._homes: list[Array] = [None] * len(self.params)  # the views that parameters were given
-        self._memory: Array | None = None
+        edges = [0, *itertools.accumulate(p.size for p in self.params)]
+        self._parts = [slice(*part) for part in itertools.pairwise(edges)]
+        self._size = edges[-1]
+        self._homes: list[Array] = [None] * len(self.params)  # the array that each was given
+        self._memory: Array | None = None  # where all of these are, if they are in one stretch
 
     def empty(self) -> Array:
-        """Memory for all parameters."""
-        return get(self.backend).xp.empty(sum(map(math.prod, self._shapes)), self.dtype)
+        """A stretch of memory for all parameters."""
+        return get(self.backend).xp.empty(self._size, self.dtype)
 
-    def zeros(self) -> Array:
-        """As many zeros as there are entries in all parameters."""
-        return get(self.backend).xp.zeros(sum(map(math.prod, self._shapes)), self.dtype)
-
-    def piece(self, memory: Array, i: int) -> Array:
-        """The part of `memory` that belongs to parameter i, in the order of its memory: one axis."""
-        return memory[self._cuts[i]]
-
-    def view(self, memory: Array, i: int) -> Array:
-        """The part of `memory` that belongs to parameter i, in its shape."""
-        shape = tuple(self._shapes[i][axis] for axis in self._orders[i])
-        return self.piece(memory, i).reshape(shape).transpose(self._backs[i])
+    def part(self, memory: Array | None, i: int) -> Array:
+        """The entries of parameter i there, an array of one axis. Without a `memory`, one of its own."""
+        if memory is None:
+            return get(self.backend).xp.empty(self.params[i].size, self.dtype)
+        return memory[self._parts[i]]
 
     def line(self, array: Array, i: int) -> Array:
-        """An array of parameter i's shape as one axis, in the order of its memory. Copied only if need be."""
+        """The entries of an array of parameter i's shape, in the order of its memory: one axis.
+
+        A view; only of an array that lies otherwise it is a copy.
+        """
         return array.transpose(self._orders[i]).reshape(-1)
 
-    def move_into(self, memory: Array, which: Sequence[int]) -> None:
-        """From now on these parameters live there, with the values that are there."""
-        for i in which:
-            self._homes[i] = self.view(memory, i)
+    def shaped(self, line: Array, i: int) -> Array:
+        """The way back: these entries in parameter i's shape. Always a view."""
+        return line.reshape(self._lengths[i]).transpose(self._backs[i])
+
+    def view(self, memory: Array, i: int) -> Array:
+        """Parameter i there, in its shape."""
+        return self.shaped(self.part(memory, i), i)
+
+    def move_into(self, lines: Mapping[int, Array], memory: Array | None) -> None:
+        """Let parameter i live in lines[i], with the value that is there. memory: what they are parts of."""
+        for i, line in lines.items():
+            self._homes[i] = self.shaped(line, i)
             self.params[i]._live_in(self._homes[i])
-        self._memory = memory if len(which) == len(self.params) else None
+        self._memory = memory
 
     @property
     def together(self) -> Array | None:
-        """The memory that all parameters are in, one behind the other; None if one of them is elsewhere."""
+        """The stretch that all parameters are in, one behind the other; None if one of them is elsewhere."""
         at_home = all(p._data is home for p, home in zip(self.params, self._homes, strict=True))
         return self._memory if at_home else None
 

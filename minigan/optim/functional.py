@@ -1,4 +1,4 @@
-"""The same rules as functions: new parameters from old ones, so that a gradient can flow through a step.
+"""The rules as functions: new parameters from old ones, so that a gradient can flow through a step.
 
     state = adam_init(params)
     for _ in range(5):
@@ -9,6 +9,8 @@
 This is what an unrolled GAN needs (Metz et al. 2017): the generator looks five steps of the discriminator
 ahead, and its gradient goes back through them. The parameters need not be leaves. lr may be a Tensor of one
 number, in the precision of the parameters, and then has a gradient too.
+
+Read a rule here. kernels/optim.py computes the same on bare arrays, faster, for the optimisers.
 
 A state is a list with one entry for each parameter. A parameter whose gradient is None is handed on as it
 is, together with its state.

@@ -9,7 +9,8 @@
 A step looks at `.grad` only. A parameter whose .grad is None stays as it is, and what the optimiser
 remembers of it does too; one that has a gradient is changed, even if it was frozen meanwhile.
 
-The rules themselves are in kernels/optim.py. Where the parameters live is in flat.py.
+functional.py has the rules, as functions of Tensors; kernels/optim.py has them in the form that runs here.
+Where the parameters live is in flat.py.
 """
 
 from __future__ import annotations
@@ -45,10 +46,13 @@ class Optimizer:
         self.kind = type(self).__name__
         self.lr = lr
         self.flat = Flat(params, self.kind)
-        self._memories = {name: self.flat.zeros() for name in remembers}
         self.steps_done = 0
-        # How many steps each parameter has made: those without a gradient sit out.
-        self._counts = get(self.flat.backend).xp.zeros(len(self.params), np.int64)
+        xp = get(self.flat.backend).xp
+        # How many steps each parameter has made (those without a gradient sit out), and what is remembered
+        # of it, in the order of its memory: arrays of one axis, which a step changes in place.
+        self._counts = xp.zeros(len(self.params), np.int64)
+        self._remembers = tuple(remembers)
+        self._kept = [tuple(xp.zeros(p.size, p.dtype) for _ in remembers) for p in self.params]
 
     @property
     def params(self) -> list[Tensor]:
@@ -83,28 +87,33 @@ class Optimizer:
                 f"{self.kind}.step: no parameter has a gradient; call loss.backward() before, and not "
                 "zero_grad() in between. Does the loss depend on these parameters?"
             )
-        self.flat.check(f"{self.kind}.step")
+        flat = self.flat
+        flat.check(f"{self.kind}.step")
+        lr = self.lr
         chosen = [i for i, g in enumerate(gradients) if g is not None]
-        everybody = [slice(None)] if len(chosen) == len(gradients) else [slice(i, i + 1) for i in chosen]
-        for which in everybody:  # slices, since a GPU would have to be sent a list
-            self._counts[which] += 1
-        flat, memory = self.flat, self.flat.empty()
+        if len(chosen) == len(gradients):
+            memory = flat.empty()
+            self._counts += 1
+        else:
+            memory = None
+            for i in chosen:  # not [chosen]: a GPU would have to be sent the list
+                self._counts[i : i + 1] += 1
         pieces = [
             Piece(
                 flat.line(self.params[i]._data, i),
                 flat.line(gradients[i]._data, i),
-                flat.piece(memory, i),
+                flat.part(memory, i),
                 self._counts[i : i + 1],
-                tuple(flat.piece(kept, i) for kept in self._memories.values()),
+                self._kept[i],
             )
             for i in chosen
         ]
-        self._update(pieces, self.lr)
-        flat.move_into(memory, chosen)
+        self._update(pieces, lr)
+        flat.move_into({i: piece.new for i, piece in zip(chosen, pieces, strict=True)}, memory)
         self.steps_done += 1
 
     def _update(self, pieces: Sequence[Piece], lr: float) -> None:
-        """Put the new value of each piece where it belongs, and change what is remembered, in place."""
+        """Put the new value of each piece into its `new`, and change what is kept, in place."""
         raise NotImplementedError(f"{self.kind} has no rule; an Optimizer must define _update")
 
     def remembered(self, parameter: Tensor) -> tuple[int, dict[str, Array]]:
@@ -114,8 +123,11 @@ class Optimizer:
             raise ValueError(
                 f"{self.kind}.remembered: this Tensor of shape {parameter.shape} is not one of its"
             )
-        kept = {name: self.flat.view(memory, i).copy() for name, memory in self._memories.items()}
-        return int(self._counts[i]), kept
+        return int(self._counts[i]), {name: kept.copy() for name, kept in self._remembered(i)}
+
+    def _remembered(self, i: int) -> list[tuple[str, Array]]:
+        names = self._remembers
+        return [(name, self.flat.shaped(kept, i)) for name, kept in zip(names, self._kept[i], strict=True)]
 
     @property
     def scheduled(self) -> bool:
@@ -143,9 +155,9 @@ class Optimizer:
             "steps_done": self.steps_done,
             "counts": np.array(to_numpy(self._counts)),
         }
-        for name, memory in self._memories.items():
-            for i in range(len(self.params)):
-                state[f"{name}.{i}"] = np.array(to_numpy(self.flat.view(memory, i)))
+        for i in range(len(self.params)):
+            for name, kept in self._remembered(i):
+                state[f"{name}.{i}"] = np.array(to_numpy(kept))
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -168,11 +180,11 @@ class Optimizer:
         if complaints:
             raise ValueError("\n".join([f"load_state_dict: does not fit this {self.kind}", *complaints]))
         self.steps_done = int(values["steps_done"])
-        self._counts = get(self.flat.backend).from_numpy(values["counts"].astype(np.int64))
-        for name, memory in self._memories.items():
-            for i in range(len(self.params)):
-                value = values[f"{name}.{i}"].astype(self.flat.dtype)
-                self.flat.view(memory, i)[...] = get(self.flat.backend).from_numpy(value)
+        put = get(self.flat.backend).from_numpy
+        self._counts[...] = put(values["counts"].astype(np.int64))
+        for i in range(len(self.params)):
+            for name, kept in self._remembered(i):
+                kept[...] = put(values[f"{name}.{i}"].astype(self.flat.dtype))
 
     def __repr__(self) -> str:
         names = [name for name in vars(self) if name[0] != "_" and name not in ("kind", "steps_done", "flat")]

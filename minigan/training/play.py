@@ -178,11 +178,7 @@ class GamePlay(Play):
         if alone and (self.simultaneous or self.d_steps != 1):
             raise ValueError("Trainer: a GMMN has no D: d_steps must be 1, and simultaneous False")
         if isinstance(game, Game):
-            for term in game.terms:
-                if term.simultaneous and (game.unrolled or not self.simultaneous):
-                    raise ValueError(
-                        f"Trainer: {type(term).__name__} needs simultaneous=True, and no unrolled D"
-                    )
+            game.check_order(self.simultaneous)
 
     def _check_fit(self, data: Array, draws: Draws) -> None:
         """Are G's images and the real ones of one kind: shape, precision, range?"""

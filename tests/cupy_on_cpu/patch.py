@@ -78,7 +78,7 @@ def main(what, site, *rest):
         return
     slots = [line.strip(' ",\n') for line in Path(rest[0]).read_text().splitlines()]
     for path, original in modules(site):
-        data, done = bytearray(original.read_bytes()), 0
+        data = bytearray(original.read_bytes())
         for name, (address, size) in functions(original).items():
             if size < 12:
                 if name.startswith("cuda"):
@@ -86,11 +86,9 @@ def main(what, site, *rest):
                 continue
             at = offset_of(data, address)
             data[at : at + 12] = b"\x48\xa1" + struct.pack("<Q", TABLE + 8 * slots.index(name)) + b"\xff\xe0"
-            done += 1
         path.unlink()
         path.write_bytes(data)
         path.chmod(0o755)
-        print(f"{path.name}: {done} functions")
 
 
 main(*sys.argv[1:])
