@@ -483,7 +483,7 @@ def test_copies_are_tensors_of_their_own(duplicate, backend):
     assert twin.requires_grad
     assert twin.node is not w.node
     close(twin.grad, [2.0, 4.0])
-    if backend != "cupy":  # whose arrays have no such flag
+    if type(w.data) is np.ndarray:  # others have no such flag
         with pytest.raises(ValueError, match="read-only"):
             twin.data[...] = 7.0
     y = (w * twin).sum()
@@ -494,7 +494,7 @@ def test_copies_are_tensors_of_their_own(duplicate, backend):
         grad(y, w)
     constant = duplicate(Tensor([1.0], backend=backend))
     assert not constant.requires_grad
-    assert backend == "cupy" or not constant.data.flags.writeable
+    assert type(w.data) is not np.ndarray or not constant.data.flags.writeable
     w.requires_grad_(False)
     assert not duplicate(w).requires_grad
     with pytest.raises(TypeError, match="detach"):
