@@ -1,11 +1,15 @@
-"""The backends that tests run on, and Hypothesis's profiles.
+"""The backends that tests run on, Hypothesis's profiles, and how many processes share the tests.
 
 A test that takes the fixture `backend` runs on `numpy` and `strict`, and on `cupy` where there is a
 device. `pytest --backend cupy` runs on that one only, and fails if it is not there.
+
+Whole folders of tests are shared between as many processes as there are cores, single files are not:
+starting the processes would take longer. `pytest -n 3` says how many, and `pytest -n 0` has only one.
 """
 
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +32,28 @@ settings.register_profile("dev", max_examples=20, **common)
 settings.register_profile("ci", max_examples=100, derandomize=True, print_blob=True, **common)
 settings.register_profile("long", max_examples=500, **common)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+MOST_WORKERS = 8  # each of them needs a second or two to find all tests
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Choose a number of processes where the command line does not."""
+    option = config.option
+    if "PYTEST_XDIST_WORKER" in os.environ or hasattr(config, "workerinput"):
+        return  # this is one of them
+    if getattr(option, "numprocesses", 0) is not None:
+        return  # chosen already, or there is no pytest-xdist
+    if option.usepdb or option.collectonly or option.backend == "cupy":
+        return  # there is one keyboard, and one GPU
+    workers = min(mg.process.cores(), MOST_WORKERS)
+    if workers > 1 and any(Path(name.split("::")[0]).is_dir() for name in config.args):
+        option.numprocesses = workers
+        if option.dist == "no":
+            option.dist = "worksteal"  # neighbours share fixtures, so they stay together while they can
+        # They read it before NumPy does. With as many threads in each as there are cores, all would wait.
+        for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ.setdefault(name, "1")
 
 
 def pytest_addoption(parser):
