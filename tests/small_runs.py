@@ -42,6 +42,23 @@ def mlp(outputs=1, seed=0, dtype="float32"):
     return g, d
 
 
+def convolutions(spectral=False):
+    """G and D for images of 2 x 2 pixels. Statistics in both, dropout in D."""
+    rng = np.random.default_rng(0)
+    g = nn.Sequential(
+        nn.Linear(NOISE, 12, rng=rng), nn.Reshape(3, 2, 2), nn.BatchNorm2d(3), nn.LeakyReLU(0.2),
+        nn.ConvTranspose2d(3, 2, 3, 1, 1, rng=rng), nn.BatchNorm2d(2, momentum=None), nn.ReLU(),
+        nn.Conv2d(2, 1, 3, 1, 1, rng=rng), nn.Tanh(), nn.Flatten(),
+    )  # fmt: skip
+    d = nn.Sequential(
+        nn.Reshape(1, 2, 2), nn.Conv2d(1, 4, 3, 1, 1, rng=rng), nn.BatchNorm2d(4), nn.LeakyReLU(0.2),
+        nn.Conv2d(4, 3, 2, rng=rng), nn.Dropout(0.2, rng=rng), nn.Flatten(), nn.Linear(3, 1, rng=rng),
+    )  # fmt: skip
+    if spectral:
+        penalty("spectral", d, 1)
+    return g, d
+
+
 def small_game(loss_name="non-saturating", penalty_name="none", networks=None, optimizer=None, **rules):
     """A Game; `optimizer` makes one of parameters."""
     optimizer = optimizer or (lambda params: Adam(params, 1e-2, (0.5, 0.999)))

@@ -4,8 +4,7 @@ import ctypes
 
 import numpy as np
 import pytest
-from small_runs import images, mlp, small_game, small_trainer
-from test_capture import convolutions
+from small_runs import convolutions, images, mlp, small_game, small_trainer
 
 from minigan import backend
 from minigan.gan import InstanceNoise

@@ -1,28 +1,47 @@
-"""Recorded steps, with CuPy: replayed or eager, a run is the same to the last bit, and what it may ask of a GPU."""
+"""Steps with CuPy: recorded or eager, a run is the same to the last bit; and what a step may ask of a GPU."""
 
 import gc
+import re
 
 import numpy as np
 import pytest
 from cupy_on_cpu import steps as measured
-from small_runs import BATCH, differences, images, mlp, small_game, small_trainer
+from small_runs import (
+    BATCH,
+    convolutions,
+    differences,
+    images,
+    mlp,
+    run_with_stops,
+    small_game,
+    small_trainer,
+    what_is_left,
+)  # fmt: skip
 
-from minigan import backend, nn, optim
+from minigan import Tensor, backend, nn, optim, viz
 from minigan.data import Batches
 from minigan.gan import LOSSES, PENALTIES, InstanceNoise, Unrolled, gradients, move
-from minigan.gan.by_name import penalty
-from minigan.gpu import graphs
+from minigan.gan.term import Term
+from minigan.gpu import graphs, recorded_steps
 from minigan.ops import square
-from minigan.training import Play, Trainer
+from minigan.tensor import constant
+from minigan.training import Play, Trainer, command_line
 
 pytestmark = pytest.mark.usefixtures("cupy")
 
 
-def on_gpu(networks=None, loss="non-saturating", penalty="none", game=None, **settings):
+@pytest.fixture(autouse=True)
+def in_haste(monkeypatch):
+    """Without curves that nobody looks at, and without waiting for the disk."""
+    monkeypatch.setattr(viz, "curves", lambda path, *args, **options: path.write_bytes(b""))
+    monkeypatch.setattr("os.fsync", lambda file: None)
+
+
+def on_gpu(folder=None, networks=None, loss="non-saturating", penalty="none", game=None, **settings):
     """A Trainer of small networks, with whole batches only: five an epoch."""
     g, d = networks or mlp(4 if loss == "began" else 1)
     made = small_game(loss, penalty, (g.to("cupy"), d.to("cupy")), **(game or {}))
-    return small_trainer(None, made, images(5 * BATCH), **settings)
+    return small_trainer(folder, made, images(5 * BATCH), **settings)
 
 
 def trace(run, steps, meddle=None):
@@ -38,9 +57,15 @@ def trace(run, steps, meddle=None):
     return found
 
 
+def eagerly(run):
+    """The Trainer, which then multiplies matrices like one that records steps, but never does."""
+    run.recorded.why = "it is not to"
+    return run
+
+
 def both(make=on_gpu, steps=16, meddle=None, **settings):
     """What an eager run and a recorded one come to, and the second run."""
-    eager, recorded = (make(capture=flag, **settings) for flag in (False, True))
+    eager, recorded = eagerly(make(capture=True, **settings)), make(capture=True, **settings)
     return trace(eager, steps, meddle), trace(recorded, steps, meddle), recorded
 
 
@@ -98,19 +123,8 @@ def test_uniform_noise_and_no_moving_average():
 @pytest.mark.parametrize("spectral", [False, True])
 def test_convolutions(spectral):
     def make(**settings):
-        rng = np.random.default_rng(0)
-        g = nn.Sequential(
-            nn.Linear(3, 12, rng=rng), nn.Reshape(3, 2, 2), nn.BatchNorm2d(3), nn.LeakyReLU(0.2),
-            nn.ConvTranspose2d(3, 2, 3, 1, 1, rng=rng), nn.BatchNorm2d(2, momentum=None), nn.ReLU(),
-            nn.Conv2d(2, 1, 3, 1, 1, rng=rng), nn.Tanh(), nn.Flatten(),
-        )  # fmt: skip
-        d = nn.Sequential(
-            nn.Reshape(1, 2, 2), nn.Conv2d(1, 4, 3, 1, 1, rng=rng), nn.BatchNorm2d(4), nn.LeakyReLU(0.2),
-            nn.Conv2d(4, 3, 2, rng=rng), nn.Dropout(0.2, rng=rng), nn.Flatten(), nn.Linear(3, 1, rng=rng),
-        )  # fmt: skip
-        if spectral:
-            penalty("spectral", d, 1)
-        return on_gpu((g, InstanceNoise(d, 0.1, rng=2)), **settings)
+        g, d = convolutions(spectral)
+        return on_gpu(networks=(g, InstanceNoise(d, 0.1, rng=2)), **settings)
 
     check(make)
 
@@ -120,6 +134,24 @@ def test_steps_of_d_that_belong_to_two_epochs_are_eager():
     assert run.recorded.why is None
     assert 10 < run.recorded.replays < 20  # 3 of 5 steps have their three batches in one epoch
     assert differences(eager, recorded) == []
+
+
+def test_all_that_a_run_writes(tmp_path):
+    eagerly(on_gpu(tmp_path / "eager", penalty="spectral", capture=True)).run(steps=30)
+    run = on_gpu(tmp_path / "recorded", penalty="spectral", capture=True)
+    run.run(steps=30)
+    assert run.recorded.replays >= 26
+    assert differences(what_is_left(tmp_path / "eager"), what_is_left(tmp_path / "recorded")) == []
+
+
+@pytest.mark.parametrize("flags", [(True, True), (False, True), (True, False)])
+def test_a_run_that_was_stopped_and_went_on(flags, tmp_path):
+    """flags: whether the run records steps before the stops, and after them."""
+    on_gpu(tmp_path / "whole").run(steps=40)
+    kinds = iter([flags[0], *[flags[1]] * 3])
+    make = lambda folder, resume=False: on_gpu(folder, capture=next(kinds), resume=resume)
+    run_with_stops(make, tmp_path / "stopped", [12, 27], steps=40)
+    assert differences(what_is_left(tmp_path / "whole"), what_is_left(tmp_path / "stopped")) == []
 
 
 class Copying(Play):
@@ -153,6 +185,154 @@ def test_a_play_that_is_no_game():
     check(lambda capture: Trainer(Copying(), quiet=True, capture=capture))
 
 
+class Remembers(Term):
+    """L_G gets what the mean fake was two steps before: an array goes from one attribute to another."""
+
+    def __init__(self, *names):
+        for name in names:
+            setattr(self, name, backend.get("cupy").xp.zeros(4, "float32"))
+
+    def generator(self, game, real, fake, rng):
+        before, self.before, self.now = self.before, self.now, fake.data.mean(axis=0)
+        return (constant(before) * fake).mean()
+
+
+@pytest.mark.parametrize("names", [("before", "now"), ("now", "before")])
+def test_attributes_that_hand_on_their_arrays(names):
+    check(lambda **settings: on_gpu(game={"terms": [Remembers(*names)]}, **settings))
+
+
+class RemembersInAList(Term):
+    """The same, in a list: there nobody brings arrays back."""
+
+    def __init__(self):
+        self.means = [backend.get("cupy").xp.zeros(4, "float32")]
+
+    def generator(self, game, real, fake, rng):
+        before, self.means[0] = self.means[0], fake.data.mean(axis=0)
+        return (constant(before) * fake).mean()
+
+
+class Counts(Term):
+    """Has a number that grows."""
+
+    number = 0
+
+    def constrain(self, d):
+        self.number += 1
+
+
+class Reads(Term):
+    """Looks at a number, after D has moved."""
+
+    def constrain(self, d):
+        float(d.parameters()[0].data.sum())
+
+
+class Fails(Term):
+    """Fails while it is recorded, after D has moved."""
+
+    def constrain(self, d):
+        if backend.get("cupy").xp.cuda.get_current_stream().is_capturing():
+            raise MemoryError("no room")
+
+
+@pytest.mark.parametrize(
+    ("term", "why"),
+    [
+        (RemembersInAList, "term0.means changes from step to step"),
+        (Counts, "term0.number changes from step to step"),
+        (Reads, ".*capturing.*"),
+        (Fails, "no room"),
+    ],
+)
+def test_what_cannot_be_recorded_runs_eagerly(term, why):
+    make = lambda: on_gpu(penalty="spectral", game={"terms": [term()]}, capture=True)
+    run, lines = make(), []
+    run.recorded.say = lines.append
+    eager, recorded = trace(eagerly(make()), 24), trace(run, 24)
+    assert [bool(re.fullmatch(f"capture: {why}; running eagerly", line)) for line in lines] == [True]
+    assert run.recorded.replays == 0
+    assert run.recorded.why is not None
+    assert differences(eager, recorded) == []
+
+
+OBSTACLES = {
+    "before_step may change something in each step": {"before_step": lambda step: None},
+    "20 images make no batches of the same size; choose one that divides 20": {"batch": 3},
+    "the learning rate of g_optimizer follows a schedule": {
+        "game": {"optimizer": lambda params: optim.Adam(params, lambda step: 1e-3 / (1 + step))}
+    },
+}
+
+
+@pytest.mark.parametrize("why", OBSTACLES)
+def test_obstacles_that_are_known_before(why, tmp_path, capsys):
+    on_gpu(tmp_path / "eager", **OBSTACLES[why]).run(steps=8)
+    run = on_gpu(tmp_path / "recorded", capture=True, **OBSTACLES[why])
+    run.quiet = False
+    run.run(steps=8)
+    assert f"capture: {why}; running eagerly" in capsys.readouterr().out.splitlines()
+    assert run.recorded.replays == 0
+    assert differences(what_is_left(tmp_path / "eager"), what_is_left(tmp_path / "recorded")) == []
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_the_option_of_the_programs(asked, tmp_path):
+    parser = command_line.arguments("A program.", "program", epochs=1, images=False)
+    options = command_line.parse(parser, ["--quiet", "--out", str(tmp_path / "run"), *["--capture"] * asked])
+    game = command_line.game(options, *mlp(), lr=1e-3, betas=(0.5, 0.999))
+    run = command_line.trainer(options, game, images(), noise=3, batch=BATCH)
+    assert (run.recorded is not None) == asked
+    run.run(steps=2)
+    assert command_line.parse(
+        parser, ["--resume", str(tmp_path / "run"), "--capture"]
+    ).capture  # decided then
+
+
+# ----------------------------------------------------------------------------------- and it is noticed
+
+
+def nothing_brought_back(monkeypatch):
+    monkeypatch.setattr(recorded_steps, "_bring_back", lambda several: None)
+
+
+def clock_stands_still(monkeypatch):
+    real = recorded_steps._Clock.set
+    monkeypatch.setattr(recorded_steps._Clock, "set", lambda self, number: real(self, 3))
+
+
+def order_stays(monkeypatch):
+    real = recorded_steps._Clock.set
+
+    def set_without_order(self, number):
+        self._epochs = {data: number // len(data) for data in self._epochs}
+        real(self, number)
+
+    monkeypatch.setattr(recorded_steps._Clock, "set", set_without_order)
+
+
+def host_does_not_count(monkeypatch):
+    monkeypatch.setattr(recorded_steps._Home, "has_moved", lambda self: None)
+
+
+@pytest.mark.mutant
+@pytest.mark.parametrize(
+    "mutant", [nothing_brought_back, clock_stands_still, order_stays, host_does_not_count]
+)
+def test_mutants_are_caught(mutant, monkeypatch):
+    mutant(monkeypatch)
+    eager, recorded, run = both()
+    assert run.recorded.replays > 10
+    assert differences(eager, recorded) != []
+
+
+def test_numbers_that_nobody_looks_at_are_caught(monkeypatch):
+    monkeypatch.setattr(recorded_steps, "_plain_numbers", lambda play: {})
+    eager, recorded, _ = both(meddle=halve_the_rate)
+    assert differences(eager, recorded) != []
+
+
 # ------------------------------------------------------------------------------------- meddled with
 
 
@@ -184,12 +364,17 @@ def hold(run):
     run.held = [p.data for p in run.play.game.g.parameters()]
 
 
+def another_rule(run):
+    run.play.game.reuse_fakes = False
+
+
 def jump(run):
     run.step += 16
 
 
 @pytest.mark.parametrize(
-    "meddle", [halve_the_rate, other_weights, one_weight, other_memory_of_adam, freeze, hold, jump]
+    "meddle",
+    [halve_the_rate, other_weights, one_weight, other_memory_of_adam, freeze, hold, another_rule, jump],
 )
 def test_what_is_changed_between_two_steps_counts(meddle):
     eager, recorded, run = both(steps=25, meddle=meddle)
@@ -205,7 +390,7 @@ BARS = {"mlp": 100, "dcgan": 190}  # launches of an eager step
 
 @pytest.mark.parametrize("kind", BARS)
 def test_launches_of_a_step(kind, counting):
-    """Few, and Python neither waits nor sends or reads anything. A recorded step is two: its number, itself."""
+    """Few, and Python neither waits, sends nor reads. A recorded step is two: its number, and all of it."""
     found = []
     for recorded, most in ((False, BARS[kind]), (True, 2)):
         run = measured.trainer(kind, capture=recorded)
@@ -232,31 +417,30 @@ def test_a_step_neither_waits_nor_reads_nor_sends(loss, penalty, counting):
     assert counts.to_device == counts.to_host == counts.waits == 0, counts.asked
 
 
-def test_channels_stay_last_in_memory(counting):
+def test_channels_stay_last_in_memory():
     """Activations and dropout keep the order of images, so that convolutions need not copy them."""
     rng = np.random.default_rng(0)
     layers = [nn.Tanh(), nn.LeakyReLU(0.2), nn.ReLU(), nn.Sigmoid(), nn.Softplus(), nn.Dropout(0.5, rng=rng)]
     convolution = nn.Conv2d(3, 4, 3, rng=rng).to("cupy")
     x = backend.get("cupy").from_numpy(rng.standard_normal((2, 3, 6, 6), dtype="float32"))
-    y = convolution(nn.Tensor(x, requires_grad=True)) if hasattr(nn, "Tensor") else convolution(x)
+    y = convolution(Tensor(x))
     for layer in layers:
         assert layer(y).data.strides == y.data.strides, layer
 
 
 def test_a_cublas_handle_goes_with_its_owner():
-    destroyed = []
+    library, destroyed = graphs._cublas(), []
 
     class Library:
-        def __init__(self):
-            self._library = graphs._cublas()
-
         def __getattr__(self, name):
-            function = getattr(self._library, name)
-            return (
-                function if name != "cublasDestroy_v2" else lambda handle: destroyed.append(function(handle))
-            )
+            return getattr(library, name)
 
-    blas = graphs.Blas(Library())
+    def destroy(handle):
+        destroyed.append(library.cublasDestroy_v2(handle))
+
+    watched = Library()
+    watched.cublasDestroy_v2 = destroy
+    blas = graphs.Blas(watched)
     assert destroyed == []
     del blas
     gc.collect()

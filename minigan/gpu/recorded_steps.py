@@ -327,15 +327,13 @@ def _state(play: Any) -> Iterator[tuple[str, Any, str]]:
         for attribute, value in list(vars(owner).items()):
             if attribute in getattr(owner, "_computed", ()):
                 continue
-            if _is_plain_object(value):
-                waiting.append((f"{name}.{attribute}", value))
-            elif isinstance(value, (list, tuple)):
-                waiting += [
-                    (f"{name}.{attribute}.{i}", each)
-                    for i, each in enumerate(value)
-                    if _is_plain_object(each)
-                ]
+            inside = value if isinstance(value, dict) else dict(enumerate(_several(value)))
+            waiting += [(f"{name}.{attribute}.{key}", x) for key, x in inside.items() if _is_plain_object(x)]
             yield f"{name}.{attribute}", owner, attribute
+
+
+def _several(value: Any) -> Any:
+    return value if isinstance(value, (list, tuple)) else [value]
 
 
 def _is_plain_object(value: Any) -> bool:
@@ -367,11 +365,17 @@ def _plain_numbers(play: Any) -> dict[str, Any]:
     return found
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, in_list: bool = False) -> Any:
+    """in_list: arrays in lists and dicts are not brought back, so they must be the same ones at each step."""
     if value is None or isinstance(value, (bool, int, float, str, np.dtype)):
         return value
+    if isinstance(value, dict):
+        return {key: _plain(each, in_list=True) for key, each in value.items()}
     if isinstance(value, (tuple, list)):
-        return tuple(map(_plain, value))
+        return tuple(_plain(each, in_list=True) for each in value)
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, Tensor):
-        return value.shape, value.dtype, value.requires_grad, id(value) * (value.leaf is not None)
-    return id(value) if isinstance(value, (nn.Module, Optimizer)) else type(value)
+        here = id(value) if value.leaf is not None else id(value._data) * in_list
+        return value.shape, value.dtype, value.requires_grad, here
+    return id(value) if in_list or isinstance(value, (nn.Module, Optimizer)) else type(value)

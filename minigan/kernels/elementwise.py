@@ -39,9 +39,9 @@ def leaky_relu_backward(g: Array, y: Array, slope: float) -> Array:
     By arithmetic, since choosing on a random mask is slow. ∞ · 0 is NaN, so slope 0 works like `masked`.
     """
     xp = xp_of(g)
-    whole = _WHOLE.get(g.dtype.char)
     if (gpu := gpu_kernels(g, y)) is not None:
         return gpu.leaky_relu_backward(g, y, slope)
+    whole = _WHOLE.get(g.dtype.char)
 
     def piece(g: Array, y: Array, out: Array) -> None:
         xp.greater(y, 0, out=out, casting="unsafe")  # 1 or 0

@@ -9,9 +9,10 @@ from weakref import ref
 import numpy as np
 
 from ..backend import Array, xp_of
+from ..kernels import elementwise
 from ..kernels import norm as kernels
 from ..tensor import Tensor, record, shortcut
-from .elementwise import astype, masked
+from .elementwise import astype
 from .operands import number, tensor
 from .reduce import mean, sum
 from .shape import reshape
@@ -161,4 +162,11 @@ def dropout(x: Any, rate: float, rng: Any) -> Tensor:
     if not 0 <= rate < 1:
         raise ValueError(f"dropout: rate={rate} must be 0 or more and less than 1")
     keep = xp_of(x._data).asarray(rng.random(x.shape, dtype="float32") >= rate)
-    return masked(x, keep) * (1 / (1 - rate))
+    return _dropout(x, keep, 1 / (1 - rate))
+
+
+def _dropout(x: Tensor, keep: Array, scale: float) -> Tensor:
+    """x · scale where `keep` holds, else 0: linear in x, and its own adjoint"""
+    data = elementwise.masked(x._data, keep)
+    data *= scale
+    return record("dropout", data, (x, lambda g: _dropout(g, keep, scale)))
