@@ -416,12 +416,15 @@ def test_a_mirror_that_falls_silent_is_left(behave, published, mirror, tmp_path)
 
 
 def test_a_search_for_the_address_is_not_waited_for(monkeypatch, tmp_path):
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *args: time.sleep(0.6) or [][0])
+    answer, before = threading.Event(), set(threading.enumerate())
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args: answer.wait(30) and [][0])
     started = time.monotonic()
     with pytest.raises(DataError, match=r"nowhere\.invalid: does not answer within 0\.1 s"):
         download(tmp_path / "a", ["http://nowhere.invalid/"], lambda file: None, seconds=0.1)
-    assert time.monotonic() - started < 0.5
-    time.sleep(0.6)  # what comes too late disturbs nobody
+    assert time.monotonic() - started < 15
+    answer.set()
+    for searching in set(threading.enumerate()) - before:
+        searching.join(30)  # what comes too late disturbs nobody
     assert not (tmp_path / "a").exists()
 
 

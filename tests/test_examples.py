@@ -17,7 +17,8 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 def run(name, *arguments, folder):
     command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
-    environment = {**os.environ, "MPLCONFIGDIR": str(folder), "XDG_CACHE_HOME": str(folder / "cache")}
+    fonts = folder.parent / "matplotlib"  # all tests share what Matplotlib finds out about the fonts
+    environment = {**os.environ, "MPLCONFIGDIR": str(fonts), "XDG_CACHE_HOME": str(folder / "cache")}
     environment["PYTHONIOENCODING"] = "utf-8"
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=120

@@ -34,11 +34,13 @@ from minigan.training import RunError
 
 PAPERS = Path(__file__).parent.parent / "examples" / "papers"
 STUDIES = sorted(path.stem for path in PAPERS.glob("*.py") if "\nif __name__ ==" in path.read_text("utf-8"))
+SHORT = ["pacgan_2d", "parzen_mnist"]  # those that a plain pytest runs
 SHARED = [jobs, players, samples, study, tables, trials]
 
 
 def run(name, *arguments, folder, **options):
-    environment = {**os.environ, "MPLCONFIGDIR": str(folder), "XDG_CACHE_HOME": str(folder / "cache")}
+    fonts = folder.parent / "matplotlib"  # all tests share what Matplotlib finds out about the fonts
+    environment = {**os.environ, "MPLCONFIGDIR": str(fonts), "XDG_CACHE_HOME": str(folder / "cache")}
     command = [sys.executable, str(PAPERS / f"{name}.py"), *map(str, arguments)]
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200, **options
@@ -53,7 +55,10 @@ def test_every_file_is_a_study_or_shared():
     assert {path.stem for path in PAPERS.glob("*.py")} == {*STUDIES, *(m.__name__ for m in SHARED)}
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in SHORT else pytest.param(name, marks=pytest.mark.slow) for name in STUDIES],
+)
 def test_a_study_writes_numbers_a_table_and_a_picture(name, tmp_path):
     done = run(name, "--quick", "--seeds", 2, folder=tmp_path)
     assert done.returncode == 0, done.stderr

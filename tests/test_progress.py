@@ -86,7 +86,7 @@ def test_programs_in_a_terminal_of_few_letters(arguments, encoding, tmp_path):
     done = subprocess.run(
         [sys.executable, *program],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONIOENCODING": encoding, "MPLCONFIGDIR": str(tmp_path)},
+        env={**os.environ, "PYTHONIOENCODING": encoding, "MPLCONFIGDIR": str(tmp_path.parent / "matplotlib")},
         capture_output=True,
         timeout=120,
     )
