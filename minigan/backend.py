@@ -18,25 +18,9 @@ import numpy as np
 from .errors import BackendError
 
 __all__ = [
-    "Array",
-    "Backend",
-    "BackendError",
-    "asarray",
-    "available",
-    "backend_of",
-    "generator",
-    "get",
-    "home_of",
-    "in_memory_order",
-    "loaded",
-    "register",
-    "scatter_add",
-    "seal",
-    "shortage",
-    "to_numpy",
-    "weak",
-    "xp_of",
-]
+    "Array", "Backend", "BackendError", "asarray", "available", "backend_of", "generator", "get", "home_of",
+    "in_memory_order", "loaded", "register", "scatter_add", "seal", "shortage", "to_numpy", "weak", "xp_of",
+]  # fmt: skip
 
 Array = Any  # an array of some backend; typing cannot name cupy.ndarray where CuPy is not installed
 

@@ -31,17 +31,8 @@ from .backend import Array
 from .tape import Leaf, Node, Vjp, history, is_recording, leading_to, no_grad, observer, recording
 
 __all__ = [
-    "Leaf",
-    "Node",
-    "Tensor",
-    "constant",
-    "grad",
-    "history",
-    "is_recording",
-    "no_grad",
-    "record",
-    "shortcut",
-]
+    "Leaf", "Node", "Tensor", "constant", "grad", "history", "is_recording", "no_grad", "record", "shortcut",
+]  # fmt: skip
 
 Edge = tuple["Tensor", Vjp]
 

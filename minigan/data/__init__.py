@@ -18,22 +18,7 @@ from .mnist import NotFound, mnist
 from .sets import load
 
 __all__ = [
-    "Batches",
-    "DataError",
-    "Images",
-    "Mixture",
-    "NotFound",
-    "SwissRoll",
-    "grid",
-    "image_folder",
-    "load",
-    "mnist",
-    "read_idx",
-    "rendered_digits",
-    "ring",
-    "scaled",
-    "wgan_gp_grid",
-    "wgan_gp_ring",
-    "wgan_gp_swiss_roll",
-    "write_idx",
-]
+    "Batches", "DataError", "Images", "Mixture", "NotFound", "SwissRoll", "grid", "image_folder", "load",
+    "mnist", "read_idx", "rendered_digits", "ring", "scaled", "wgan_gp_grid", "wgan_gp_ring",
+    "wgan_gp_swiss_roll", "write_idx",
+]  # fmt: skip

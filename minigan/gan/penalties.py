@@ -31,15 +31,9 @@ if TYPE_CHECKING:
     from .steps import Game
 
 __all__ = [
-    "DRAGAN",
-    "R1",
-    "R2",
-    "GradientPenalty",
-    "dragan_penalty",
-    "gradient_penalty",
-    "input_gradients",
+    "DRAGAN", "R1", "R2", "GradientPenalty", "dragan_penalty", "gradient_penalty", "input_gradients",
     "zero_centred_penalty",
-]
+]  # fmt: skip
 
 Critic = Callable[[Tensor], Tensor]
 

@@ -38,17 +38,9 @@ if TYPE_CHECKING:
     from .unrolled import Unrolled
 
 __all__ = [
-    "Game",
-    "Report",
-    "alternating_step",
-    "discriminator_loss",
-    "discriminator_step",
-    "generator_loss",
-    "generator_step",
-    "gradients",
-    "move",
-    "simultaneous_step",
-]
+    "Game", "Report", "alternating_step", "discriminator_loss", "discriminator_step", "generator_loss",
+    "generator_step", "gradients", "move", "simultaneous_step",
+]  # fmt: skip
 
 
 @dataclass

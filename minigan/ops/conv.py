@@ -32,13 +32,8 @@ from .reduce import sum
 from .shape import reshape
 
 __all__ = [
-    "conv1d",
-    "conv1d_weight",
-    "conv2d",
-    "conv2d_weight",
-    "conv_transpose1d",
-    "conv_transpose2d",
-]
+    "conv1d", "conv1d_weight", "conv2d", "conv2d_weight", "conv_transpose1d", "conv_transpose2d",
+]  # fmt: skip
 
 # ------------------------------------------------------------------------------- the triangle
 

@@ -17,35 +17,10 @@ from ..tensor import Tensor, constant, record, shortcut
 from .operands import Number, broadcast_shape, number, operands, tensor
 
 __all__ = [
-    "abs",
-    "add",
-    "astype",
-    "clip",
-    "copy",
-    "cos",
-    "div",
-    "elu",
-    "exp",
-    "expm1",
-    "leaky_relu",
-    "log",
-    "log1p",
-    "maximum",
-    "minimum",
-    "mul",
-    "neg",
-    "pow",
-    "relu",
-    "sigmoid",
-    "silu",
-    "sin",
-    "softplus",
-    "sqrt",
-    "square",
-    "sub",
-    "tanh",
-    "where",
-]
+    "abs", "add", "astype", "clip", "copy", "cos", "div", "elu", "exp", "expm1", "leaky_relu", "log", "log1p",
+    "maximum", "minimum", "mul", "neg", "pow", "relu", "sigmoid", "silu", "sin", "softplus", "sqrt", "square",
+    "sub", "tanh", "where",
+]  # fmt: skip
 
 # ------------------------------------------------------------------------------ two operands
 

@@ -21,22 +21,9 @@ from ..tensor import Tensor, constant, record
 from .operands import Shape, axes_of, axis_of, tensor, whole
 
 __all__ = [
-    "broadcast_to",
-    "concat",
-    "crop",
-    "flip",
-    "getitem",
-    "matrix_transpose",
-    "moveaxis",
-    "pad",
-    "reshape",
-    "scatter_add",
-    "split",
-    "stack",
-    "sum_to",
-    "take",
-    "transpose",
-]
+    "broadcast_to", "concat", "crop", "flip", "getitem", "matrix_transpose", "moveaxis", "pad", "reshape",
+    "scatter_add", "split", "stack", "sum_to", "take", "transpose",
+]  # fmt: skip
 
 
 def reshape(x: Any, *shape: Any) -> Tensor:

@@ -16,17 +16,9 @@ from collections.abc import Callable
 from typing import Any
 
 __all__ = [
-    "DCGAN",
-    "PROGAN",
-    "WGAN_GP",
-    "WGAN_GP_CRITIC",
-    "constant",
-    "cosine",
-    "linear",
-    "repeated",
-    "staircase",
+    "DCGAN", "PROGAN", "WGAN_GP", "WGAN_GP_CRITIC", "constant", "cosine", "linear", "repeated", "staircase",
     "warm_up",
-]
+]  # fmt: skip
 
 Schedule = Callable[[int], float]
 

@@ -24,20 +24,9 @@ import numpy as np
 from hypothesis import strategies as st
 
 __all__ = [
-    "ANY",
-    "NONZERO",
-    "POSITIVE",
-    "ConvSettings",
-    "Domain",
-    "arrays",
-    "axes",
-    "broadcastable_shapes",
-    "conv_settings",
-    "indices",
-    "layouts",
-    "permutations",
-    "shapes",
-]
+    "ANY", "NONZERO", "POSITIVE", "ConvSettings", "Domain", "arrays", "axes", "broadcastable_shapes",
+    "conv_settings", "indices", "layouts", "permutations", "shapes",
+]  # fmt: skip
 
 Shape = tuple[int, ...]
 Draw = Callable[[st.SearchStrategy[Any]], Any]
