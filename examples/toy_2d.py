@@ -90,7 +90,7 @@ def painter(game: Game | GMMN, real: np.ndarray) -> Callable[[np.ndarray], np.nd
 
 def main(options: argparse.Namespace) -> None:
     """Draw the points, make the game, train."""
-    if options.penalty_weight is None and command_line.looks_at_slopes(options):
+    if options.penalty_weight is None and command_line.has_gradient_penalty(options):
         options.penalty_weight = 0.1  # points this close together need a steep D
     points = DATA[options.data]().sample(25_600, stream(options.seed, "points"))
     game = command_line.game(options, *networks(options), lr=1e-3, betas=(0.5, 0.99))
