@@ -42,11 +42,11 @@ class Module:
     # Does what comes out for one image of a batch depend on the others? None: this class does not say.
     mixes_images: bool | None = None
     rng: Any = None  # what draws this Module's random numbers, if it needs any (Dropout)
-    _before: tuple[Hook, ...] = ()  # called before each forward: spectral_norm computes the weight there
+    _pre_hooks: tuple[Hook, ...] = ()  # called before each forward: spectral_norm computes the weight there
     _computed: frozenset[str] = frozenset()  # names of Tensors that are computed, not owned
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        for hook in self._before:
+        for hook in self._pre_hooks:
             hook(self)
         if list in map(type, args):
             args = tuple(self._in_own_precision(arg) for arg in args)
@@ -235,7 +235,7 @@ class Module:
     def __repr__(self) -> str:
         children = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
         extra = self.extra_repr()
-        hooks = "".join(f" with {hook}" for hook in self._before)
+        hooks = "".join(f" with {hook}" for hook in self._pre_hooks)
         if not children:
             return f"{type(self).__name__}({extra}){hooks}"
         lines = [f"  {line}" for line in ([extra] if extra else []) + children]

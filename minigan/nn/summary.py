@@ -181,7 +181,7 @@ def _watched(rows: dict[Module, LayerRow]) -> Iterator[None]:
     try:
         for module, row in rows.items():
             module.training = False
-            module._before = tuple(_turn(hook, row, counter) for hook in module._before)
+            module._pre_hooks = tuple(_turn(hook, row, counter) for hook in module._pre_hooks)
             module.forward = _turn(_noted(module.forward, row), row, counter)  # type: ignore[method-assign]
         yield
     finally:

@@ -86,12 +86,7 @@ def arguments(doc: str | None, name: str, epochs: int, images: bool = True) -> a
     losses = [*LOSSES, "gmmn"]
     add("--loss", choices=losses, default="non-saturating", metavar="NAME", help=", ".join(losses))
     add("--penalty", choices=PENALTIES, default="none", metavar="NAME", help=f"{', '.join(PENALTIES)}")
-    add(
-        "--penalty-weight",
-        type=nonnegative_float,
-        metavar="W",
-        help="factor of the penalty (each has its own)",
-    )
+    add("--penalty-weight", type=nonnegative_float, metavar="W", help="its factor (each has its own)")
     add("--seed", type=nonnegative_int, default=0, help="another seed, other results (0)")
     add("--backend", choices=["numpy", "cupy"], default="numpy", help="cupy: on a GPU")
     add("--tf32", action="store_true", help="on a GPU: products of matrices faster, and less exact")
@@ -107,13 +102,7 @@ def arguments(doc: str | None, name: str, epochs: int, images: bool = True) -> a
     add("--out", type=Path, help=f"folder of the run (runs/{name}-1, -2 ...)")
     add("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
     add("--d-steps", type=positive_int, default=1, metavar="N", help="steps of D for each of G (1)")
-    add(
-        "--save-every",
-        type=nonnegative_float,
-        default=30.0,
-        metavar="SECONDS",
-        help="between checkpoints (30)",
-    )
+    add("--save-every", type=nonnegative_float, default=30.0, metavar="SECONDS", help="to a checkpoint (30)")
     add("--tensorboard", action="store_true", help="write events for TensorBoard, too (needs tensorboardX)")
     add("--quiet", action="store_true", help="print nothing")
     return parser
@@ -164,10 +153,9 @@ def _with_absolute_paths(options: argparse.Namespace) -> argparse.Namespace:
 
 
 def run(
-    main: Callable[[argparse.Namespace], Any],
-    parser: argparse.ArgumentParser,
+    main: Callable[[argparse.Namespace], Any], parser: argparse.ArgumentParser,
     argv: Sequence[str] | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Parse the arguments, call main(options), and end with an exit code that says how it went."""
     for stream_out in (sys.stdout, sys.stderr):  # what a terminal or file cannot show becomes "?"
         if hasattr(stream_out, "reconfigure"):
@@ -180,10 +168,8 @@ def run(
     except Interrupted as stop:
         print(f"\n{stop}", file=sys.stderr)
         if stop.folder is not None:
-            print(
-                f"go on with: python {shlex.join([sys.argv[0], '--resume', str(stop.folder)])}",
-                file=sys.stderr,
-            )
+            again = shlex.join([sys.argv[0], "--resume", str(stop.folder)])
+            print(f"go on with: python {again}", file=sys.stderr)
         sys.exit(128 + stop.signal)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
@@ -250,19 +236,11 @@ def trainer(options: argparse.Namespace, game: Game | GMMN, data: Any, **setting
     """The Trainer of this game, in the folder that --out or --resume says."""
     try:
         return Trainer(
-            game,
-            data,
-            seed=options.seed,
-            folder=options.out,
-            resume=options.resume is not None,
-            save_every=options.save_every,
-            d_steps=options.d_steps,
-            simultaneous=options.penalty == "consensus",
-            tensorboard=options.tensorboard,
-            quiet=options.quiet,
-            capture=options.capture,
-            options={key: value for key, value in vars(options).items() if key != "resume"},
+            game, data, seed=options.seed, folder=options.out, resume=options.resume is not None,
+            save_every=options.save_every, d_steps=options.d_steps, quiet=options.quiet,
+            simultaneous=options.penalty == "consensus", tensorboard=options.tensorboard,
+            capture=options.capture, options={k: v for k, v in vars(options).items() if k != "resume"},
             **settings,
-        )
+        )  # fmt: skip
     except (ValueError, TypeError) as error:  # options and data that do not go together
         raise RunError(str(error)) from error
