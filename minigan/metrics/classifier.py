@@ -1,4 +1,4 @@
-"""A small network that reads digits. What it sees in an image says how good a generated one is.
+"""A small classifier of digits. Its features of an image say how good a generated one is.
 
     classifier = digit_classifier(data.load("mnist"))
     classifier.features(samples)      # (N, 64): what the Fréchet distance compares
@@ -65,7 +65,7 @@ class DigitClassifier(Module):
         return self.head(self.body(x))
 
     def features(self, images: Any) -> np.ndarray:
-        """What the network sees in each image, (N, 64). Images: see `pixels`."""
+        """The features of each image, (N, 64). Images: see `pixels`."""
         return _in_batches(self.body, images)
 
     def labels(self, images: Any) -> np.ndarray:
@@ -82,7 +82,7 @@ def pixels(images: Any) -> np.ndarray:
     if x.dtype == np.uint8:
         return scaled(x)
     low, high = x.min(initial=0), x.max(initial=0)
-    if not (low >= -1.001 and high <= 1.001):  # written so that NaN is refused, too
+    if not (low >= -1.001 and high <= 1.001):  # written so that NaN is an error, too
         raise ValueError(
             f"digit classifier: images of dtype {x.dtype} with numbers from {low:.4g} to {high:.4g}; they "
             "must be uint8 pixels, or numbers from -1 (black) to 1 (white)"
@@ -189,7 +189,7 @@ def _check(which: str, images: Any, labels: np.ndarray, least: int) -> None:
 
 
 def _key(images: np.ndarray, labels: np.ndarray, seed: int) -> str:
-    """All that the network depends on, boiled down to 64 letters."""
+    """A hash of all that the network depends on."""
     digest = hashlib.sha256(f"recipe {RECIPE}, seed {seed}, {len(images)} images".encode())
     digest.update(np.ascontiguousarray(images).tobytes())
     digest.update(labels.astype(np.uint8).tobytes())

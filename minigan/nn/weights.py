@@ -57,7 +57,7 @@ def spectral_norm(layer: M, *, rng: Any, name: str = "weight", eps: float = 1e-1
     >>> [name for name, _ in d.named_parameters()], [name for name, _ in d.named_buffers()]
     (['bias', 'weight_orig'], ['weight_u', 'weight_v'])
     """
-    weight = _take_over("spectral_norm", layer, name)
+    weight = _checked_weight("spectral_norm", layer, name)
     hook = _SpectralNorm(name, _output_axis(layer), eps)
     matrix = hook.matrix(weight.detach()).data
     xp = xp_of(matrix)
@@ -134,7 +134,7 @@ def equalized(layer: M, *, rng: Any, gain: float = math.sqrt(2.0)) -> M:
     (1.0, 2.0)
     """
     rng = init.generator(rng, "equalized")
-    weight = _take_over("equalized", layer, "weight")
+    weight = _checked_weight("equalized", layer, "weight")
     if getattr(layer, "normalises", False) or isinstance(layer, Embedding):
         raise ValueError(f"equalized: {layer!r} has a weight, but its outputs are not sums weighted by it")
     fan_in = weight.size // weight.shape[_output_axis(layer)]
@@ -180,7 +180,7 @@ def _use(layer: Module, name: str, weight: Tensor) -> None:
     setattr(layer, name, in_use)
 
 
-def _take_over(who: str, layer: Any, name: str) -> Tensor:
+def _checked_weight(who: str, layer: Any, name: str) -> Tensor:
     """The parameter that is to become `weight_orig`."""
     if not isinstance(layer, Module):
         raise TypeError(f"{who}: {layer!r} is not a Module")

@@ -71,7 +71,7 @@ def _at_least(least: int, kind: Callable[[str], Any], words: str) -> Callable[[s
 
 nonnegative_int = _at_least(0, int, "whole number")
 positive_int = _at_least(1, int, "whole number")
-nonnegative_float = _at_least(0, float, "number")
+nonnegative = _at_least(0, float, "number")
 
 
 def arguments(doc: str | None, name: str, epochs: int, images: bool = True) -> argparse.ArgumentParser:
@@ -86,7 +86,7 @@ def arguments(doc: str | None, name: str, epochs: int, images: bool = True) -> a
     losses = [*LOSSES, "gmmn"]
     add("--loss", choices=losses, default="non-saturating", metavar="NAME", help=", ".join(losses))
     add("--penalty", choices=PENALTIES, default="none", metavar="NAME", help=f"{', '.join(PENALTIES)}")
-    add("--penalty-weight", type=nonnegative_float, metavar="W", help="its factor (each has its own)")
+    add("--penalty-weight", type=nonnegative, metavar="W", help="factor of the penalty (each has its own)")
     add("--seed", type=nonnegative_int, default=0, help="another seed, other results (0)")
     add("--backend", choices=["numpy", "cupy"], default="numpy", help="cupy: on a GPU")
     add("--tf32", action="store_true", help="on a GPU: products of matrices faster, and less exact")
@@ -102,7 +102,7 @@ def arguments(doc: str | None, name: str, epochs: int, images: bool = True) -> a
     add("--out", type=Path, help=f"folder of the run (runs/{name}-1, -2 ...)")
     add("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
     add("--d-steps", type=positive_int, default=1, metavar="N", help="steps of D for each of G (1)")
-    add("--save-every", type=nonnegative_float, default=30.0, metavar="SECONDS", help="to a checkpoint (30)")
+    add("--save-every", type=nonnegative, default=30.0, metavar="SECONDS", help="between checkpoints (30)")
     add("--tensorboard", action="store_true", help="write events for TensorBoard, too (needs tensorboardX)")
     add("--quiet", action="store_true", help="print nothing")
     return parser
