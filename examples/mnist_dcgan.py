@@ -20,7 +20,7 @@ from minigan.training import RunError, command_line
 
 parser = command_line.arguments(__doc__, "mnist_dcgan", epochs=5)
 parser.add_argument(
-    "--filters", type=command_line.positive, default=64, help="channels of the 14 × 14 maps (64)"
+    "--filters", type=command_line.positive_int, default=64, help="channels of the 14 × 14 maps (64)"
 )
 parser.add_argument(
     "--conv-d", action="store_true", help="G of Linear layers, D with convolutions (of 64 and 128 channels)"
@@ -38,7 +38,7 @@ def networks(options: argparse.Namespace) -> tuple[nn.Module, nn.Module]:
     if options.conv_d:
         return networks_conv_d(rng)
     # A penalty on D's slope at each image wants images that are not mixed: then normalise each by itself.
-    norm = nn.GroupNorm(1, many) if command_line.looks_at_slopes(options) else nn.BatchNorm2d(many)
+    norm = nn.GroupNorm(1, many) if command_line.has_gradient_penalty(options) else nn.BatchNorm2d(many)
     g = nn.Sequential(
         nn.Linear(100, many * 7 * 7, bias=False, rng=rng),
         nn.Reshape(many, 7, 7),
@@ -83,7 +83,7 @@ def networks_conv_d(rng: np.random.Generator) -> tuple[nn.Module, nn.Module]:
 
 def main(options: argparse.Namespace) -> None:
     """Load the images, make the game, train."""
-    images = load(options.dataset, options.data_dir, say=command_line.voice(options))
+    images = load(options.dataset, options.data_dir, log=command_line.printer(options))
     game = command_line.game(options, *networks(options), lr=2e-4, betas=(0.5, 0.999))
     trainer = command_line.trainer(options, game, scaled(images.images[:, None]), ema=0.998)
     trainer.run(options.epochs)

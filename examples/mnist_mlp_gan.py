@@ -62,7 +62,7 @@ def networks(options: argparse.Namespace) -> tuple[nn.Module, nn.Module]:
         nn.MinibatchStdDev(),  # how much the images of the batch differ, as one more feature
         nn.Linear(257, 1, rng=rng),
     )
-    if command_line.looks_at_slopes(options):  # then each image has to be judged by itself
+    if command_line.has_gradient_penalty(options):  # its slope is that of one image, so D must not mix them
         d = nn.Sequential(*d[:-2], nn.Linear(256, 1, rng=rng))
     return g, d
 
@@ -84,7 +84,7 @@ def other_networks(options: argparse.Namespace, rng: np.random.Generator) -> tup
 
 def main(options: argparse.Namespace) -> None:
     """Load the images, make the game, train."""
-    images = load(options.dataset, options.data_dir, say=command_line.voice(options))
+    images = load(options.dataset, options.data_dir, log=command_line.printer(options))
     recipe = RECIPES[options.recipe]
     game = command_line.game(options, *networks(options), recipe["lr"], recipe["betas"])
     data = scaled(images.images).reshape(-1, 784)

@@ -22,8 +22,10 @@ PROGRAMS = ("mnist_mlp_gan", "mnist_dcgan")
 
 parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
 parser.add_argument("run", type=Path, help="the folder of a run of one of the examples")
-parser.add_argument("--count", type=command_line.positive, default=100, help="images in the grid (100)")
-parser.add_argument("--seed", type=command_line.natural, default=0, help="another seed, other images (0)")
+parser.add_argument("--count", type=command_line.positive_int, default=100, help="images in the grid (100)")
+parser.add_argument(
+    "--seed", type=command_line.nonnegative_int, default=0, help="another one, other images (0)"
+)
 parser.add_argument("--data-dir", type=Path, help="folder with the files of MNIST, if they have moved")
 
 
@@ -65,7 +67,7 @@ def main(options: argparse.Namespace) -> None:
     ends = stream(options.seed, "walks").standard_normal((8, 2, size))
     save("interpolation", draw(np.concatenate([interpolated(a, b, 12) for a, b in ends])), 12)
 
-    images = load(begun.dataset, options.data_dir or begun.data_dir, say=lambda line: None).images
+    images = load(begun.dataset, options.data_dir or begun.data_dir, log=lambda line: None).images
     known = scaled(images).reshape(len(images), -1)
     if zlib.crc32(known.data) != config["data"]["images"]["crc32"]:
         raise RunError(f"{options.run}: was trained on other images than these; where are they? --data-dir")

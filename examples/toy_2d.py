@@ -6,7 +6,7 @@
     python examples/toy_2d.py --penalty none           what happens without R1
 
 Each picture in RUN/samples, and progress.gif, which shows them one after the other, has real points, fakes,
-D's opinion of every place as colours, and for some of the fakes an arrow: the direction in which they would
+D's output at every place as colours, and for some of the fakes an arrow: the direction in which they would
 have to move for G's loss to fall. All that G learns about the data it learns from these arrows.
 """
 
@@ -51,13 +51,13 @@ def networks(options: argparse.Namespace) -> tuple[nn.Module, nn.Module]:
 def arrows(game: Game, fake: np.ndarray, real: np.ndarray) -> np.ndarray:
     """-∂L_G/∂x for each fake x, all scaled so that the longest is seen well."""
     x = Tensor(fake, requires_grad=True, backend=game.g.parameters()[0].backend)
-    judged = game.loss.logits(game.d, x)
-    real_judged = game.loss.logits(game.d, Tensor(real, backend=x.backend)) if game.loss.needs_real else None
-    down = -grad(game.loss.generator(judged, real_judged), x).numpy()
+    logits = game.loss.logits(game.d, x)
+    real_logits = game.loss.logits(game.d, Tensor(real, backend=x.backend)) if game.loss.needs_real else None
+    down = -grad(game.loss.generator(logits, real_logits), x).numpy()
     return 0.4 * down / max(np.linalg.norm(down, axis=1).max(), 1e-12)
 
 
-def opinion(game: Game, logits: Tensor, real: np.ndarray, fake: np.ndarray) -> Tensor:
+def centred(game: Game, logits: Tensor, real: np.ndarray, fake: np.ndarray) -> Tensor:
     """The logits; where 0 means nothing, as in WGAN, such that real points have 1 on average, fakes -1."""
     if game.loss.equilibrium_logit is not None:
         return logits - game.loss.equilibrium_logit
@@ -80,7 +80,7 @@ def painter(game: Game | GMMN, real: np.ndarray) -> Callable[[np.ndarray], np.nd
             game.d.eval()  # looking must change nothing
             with no_grad():
                 logits = game.loss.logits(game.d, Tensor(places, backend=game.g.parameters()[0].backend))
-            values = mg.sigmoid(opinion(game, logits, real, fake)).numpy().reshape(PLACES, PLACES)
+            values = mg.sigmoid(centred(game, logits, real, fake)).numpy().reshape(PLACES, PLACES)
             directions[:: len(fake) // 100] = arrows(game, few, real[: len(few)])
             game.d.train()
         return viz.landscape(real, fake, values, (-EDGE, EDGE, -EDGE, EDGE), directions)
@@ -90,7 +90,7 @@ def painter(game: Game | GMMN, real: np.ndarray) -> Callable[[np.ndarray], np.nd
 
 def main(options: argparse.Namespace) -> None:
     """Draw the points, make the game, train."""
-    if options.penalty_weight is None and command_line.looks_at_slopes(options):
+    if options.penalty_weight is None and command_line.has_gradient_penalty(options):
         options.penalty_weight = 0.1  # points this close together need a steep D
     points = DATA[options.data]().sample(25_600, stream(options.seed, "points"))
     game = command_line.game(options, *networks(options), lr=1e-3, betas=(0.5, 0.99))

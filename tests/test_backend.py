@@ -294,7 +294,7 @@ def program(monkeypatch, tmp_path, capsys, error, *arguments, begin=True, told=T
     monkeypatch.chdir(tmp_path)
     parser = command_line.arguments("A small run.", "small", epochs=1, images=False)
     parser.prog = "small.py"
-    parser.add_argument("--filters", type=command_line.positive, default=1)
+    parser.add_argument("--filters", type=command_line.positive_int, default=1)
 
     def main(options):
         if not begin:

@@ -139,10 +139,10 @@ def test_a_damaged_cache_is_drawn_again(damage):
     (path,) = (user_cache() / "digits").iterdir()
     damage(path)
     said = []
-    again = rendered_digits(30, 10, say=said.append)
+    again = rendered_digits(30, 10, log=said.append)
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert len(said) == 1 and str(path) in said[0] and "\n" not in said[0]
-    rendered_digits(30, 10, say=pytest.fail)  # and the cache is mended
+    rendered_digits(30, 10, log=pytest.fail)  # and the cache is mended
 
 
 def test_an_unwritable_cache_is_a_warning(tmp_path):

@@ -625,15 +625,15 @@ def offline(monkeypatch):
     """No mirror answers, and drawn digits are few."""
     nowhere = dict.fromkeys(mnist_module.MIRRORS, ("http://127.0.0.1:1/",))
     monkeypatch.setattr(mnist_module, "MIRRORS", nowhere)
-    monkeypatch.setattr(sets, "rendered_digits", lambda say: "drawn")
+    monkeypatch.setattr(sets, "rendered_digits", lambda log: "drawn")
 
 
 def test_offline_digits_are_drawn_and_that_is_said_once(offline):
     said = []
-    assert data.load(say=said.append) == "drawn"
+    assert data.load(log=said.append) == "drawn"
     assert len(said) == 1 and "\n" not in said[0]
     assert "MNIST" in said[0] and "fonts" in said[0] and "--dataset mnist" in said[0]
-    assert data.load("digits", say=said.append) == "drawn"
+    assert data.load("digits", log=said.append) == "drawn"
     assert len(said) == 1
 
 

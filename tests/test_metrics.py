@@ -187,7 +187,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def trained(data):
-    return digit_classifier(data, cache=False, say=lambda line: None)
+    return digit_classifier(data, cache=False, log=lambda line: None)
 
 
 @pytest.fixture
@@ -209,11 +209,11 @@ def test_classifier_learns(data, trained):
 
 def test_same_seed_same_classifier(data, trained):
     lines = []
-    again = digit_classifier(data, cache=False, say=lines.append)
+    again = digit_classifier(data, cache=False, log=lines.append)
     assert np.array_equal(weights(again), weights(trained))
     assert "epoch 1 of" in lines[0]
     assert f"{again.accuracy:.2%}" in lines[-1]
-    other = digit_classifier(data, cache=False, seed=1, say=lines.append)
+    other = digit_classifier(data, cache=False, seed=1, log=lines.append)
     assert not np.allclose(weights(other), weights(trained))
 
 
@@ -300,17 +300,17 @@ def forbidden(*args):
 
 
 def test_classifier_is_kept_in_a_file(data, trained, folder, monkeypatch):
-    first = digit_classifier(data, say=lambda line: None)
+    first = digit_classifier(data, log=lambda line: None)
     assert len(list(folder.iterdir())) == 1
     monkeypatch.setattr(classifier, "_train", forbidden)
     lines = []
-    second = digit_classifier(data, say=lines.append)
+    second = digit_classifier(data, log=lines.append)
     assert np.array_equal(weights(first), weights(trained))
     assert np.array_equal(weights(second), weights(trained))
     assert second.accuracy == trained.accuracy
     assert len(lines) == 1
     few = (*data[:2], data[2][:50], data[3][:50])  # other test images: the same network, another accuracy
-    assert digit_classifier(few, say=lines.append).accuracy == np.mean(trained.labels(few[2]) == few[3])
+    assert digit_classifier(few, log=lines.append).accuracy == np.mean(trained.labels(few[2]) == few[3])
 
 
 def test_other_data_or_seed_or_recipe_is_another_file(data, folder, monkeypatch):
@@ -318,7 +318,7 @@ def test_other_data_or_seed_or_recipe_is_another_file(data, folder, monkeypatch)
     monkeypatch.setattr(classifier, "_train", lambda *args: None)  # what is in the files does not matter here
 
     def files(*changed, seed=0):
-        digit_classifier(changed, seed=seed, say=lambda line: None)
+        digit_classifier(changed, seed=seed, log=lambda line: None)
         return len(list(folder.iterdir()))
 
     assert files(images, labels, *test) == 1
@@ -367,7 +367,7 @@ def test_file_that_is_damaged_or_foreign_is_made_again(data, trained, folder, sp
     good = path.read_bytes()
     spoil(path, io.load(path))
     lines = []
-    again = digit_classifier(data, say=lines.append)
+    again = digit_classifier(data, log=lines.append)
     assert "trained again" in lines[0]
     assert np.array_equal(weights(again), weights(trained))
     assert path.read_bytes() == good
@@ -376,7 +376,7 @@ def test_file_that_is_damaged_or_foreign_is_made_again(data, trained, folder, sp
 def test_folder_that_cannot_be_written_is_said_and_no_more(data, trained, folder):
     folder.write_text("a file where the folder should be")
     lines = []
-    network = digit_classifier(data, say=lines.append)
+    network = digit_classifier(data, log=lines.append)
     assert "cannot be kept" in lines[-1]
     assert not any("trained again" in line for line in lines)
     assert np.array_equal(weights(network), weights(trained))
@@ -388,13 +388,13 @@ def test_user_without_a_home_has_a_classifier_too(data, trained, monkeypatch):
 
     monkeypatch.setattr(classifier, "user_cache", homeless)
     lines = []
-    assert np.array_equal(weights(digit_classifier(data, say=lines.append)), weights(trained))
+    assert np.array_equal(weights(digit_classifier(data, log=lines.append)), weights(trained))
     assert "no folder for a cache" in lines[-1]
-    assert np.array_equal(weights(digit_classifier(data, cache=False, say=lines.append)), weights(trained))
+    assert np.array_equal(weights(digit_classifier(data, cache=False, log=lines.append)), weights(trained))
 
 
 def test_without_cache_no_file_is_touched(data, folder):
-    digit_classifier(data, cache=False, say=lambda line: None)
+    digit_classifier(data, cache=False, log=lambda line: None)
     assert not folder.exists()
 
 

@@ -178,7 +178,7 @@ def test_a_number_that_is_reported_must_be_finite():
             return {**report, "volume": float("inf") if draws.step == 2 else 1.0}
 
     trainer = Trainer(Loud(), quiet=True)
-    with pytest.raises(NonFiniteError, match="step 3: volume is inf; no single op is to blame"):
+    with pytest.raises(NonFiniteError, match="step 3: volume is inf; no single op is the cause"):
         trainer.run(steps=5)
 
 

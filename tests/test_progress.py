@@ -57,7 +57,7 @@ def test_other_letters_become_a_question_mark(streams):
     from minigan.training.progress import Progress
 
     read = streams("cp1252")
-    Progress(0, 1).say("é → θ \udcff")
+    Progress(0, 1).log("é → θ \udcff")
     assert read("stdout").splitlines() == ["é -> ? ?"]
 
 

@@ -249,7 +249,7 @@ class Fails(Term):
 def test_what_cannot_be_recorded_runs_eagerly(term, why):
     make = lambda: on_gpu(penalty="spectral", game={"terms": [term()]}, capture=True)
     run, lines = make(), []
-    run.recorded.say = lines.append
+    run.recorded.log = lines.append
     eager, recorded = trace(eagerly(make()), 24), trace(run, 24)
     assert [bool(re.fullmatch(f"capture: {why}; running eagerly", line)) for line in lines] == [True]
     assert run.recorded.replays == 0

@@ -415,7 +415,7 @@ def test_what_lies_beyond_is_clipped_and_what_is_not_finite_is_grey():
     box = inside(plane(values=ramp, real=np.zeros((0, 2)), fake=np.zeros((0, 2))))
     assert np.ptp(box[-5, 5].astype(int)) == 0, "lost values: grey"
     assert bluish(box)[5, 5] < -50 and bluish(box)[5, -5] > 50
-    assert count(box, (85, 85, 85)) > 100, "the line where D is undecided"
+    assert count(box, (85, 85, 85)) > 100, "D's decision boundary"
 
 
 def test_points_are_where_they_should_be():

@@ -27,7 +27,7 @@ __all__ = ["digit_images", "drawn", "known_by", "near_centres", "packed", "unpac
 def digit_images(options: argparse.Namespace, train: int, test: int) -> Any:
     """So many rendered digits for --quick, which needs no MNIST then, and all of MNIST otherwise."""
     if options.size == "quick":
-        return rendered_digits(train, test, progress=False, say=print)
+        return rendered_digits(train, test, progress=False, log=print)
     return load("mnist", options.data_dir)
 
 

@@ -64,10 +64,15 @@ def arguments(doc: str | None, name: str, seeds: int, mnist: bool = False) -> ar
     add("--full", dest="size", action="store_const", const="full", help="as in the paper: hours")
     add = parser.add_argument
     add("--backend", choices=["numpy", "cupy"], default="numpy", help="cupy: on a GPU")
-    add("--jobs", type=command_line.positive, metavar="N", help="trials at the same time (one for each core)")
+    add(
+        "--jobs",
+        type=command_line.positive_int,
+        metavar="N",
+        help="trials at a time (one for each core)",
+    )
     add(
         "--seeds",
-        type=command_line.positive,
+        type=command_line.positive_int,
         default=seeds,
         metavar="N",
         help=f"trials of each row ({seeds})",

@@ -8,17 +8,11 @@
 There is no Tensor in here, arrays only.
 """
 
-from .batches import Batches
-from .drawn_digits import rendered_digits
-from .folder import image_folder
-from .idx import DataError, read_idx, write_idx
-from .images import Images, scaled
-from .mixtures import Mixture, SwissRoll, grid, ring, wgan_gp_grid, wgan_gp_ring, wgan_gp_swiss_roll
-from .mnist import NotFound, mnist
-from .sets import load
-
-__all__ = [
-    "Batches", "DataError", "Images", "Mixture", "NotFound", "SwissRoll", "grid", "image_folder", "load",
-    "mnist", "read_idx", "rendered_digits", "ring", "scaled", "wgan_gp_grid", "wgan_gp_ring",
-    "wgan_gp_swiss_roll", "write_idx",
-]  # fmt: skip
+from .batches import *  # noqa: F403
+from .drawn_digits import *  # noqa: F403
+from .folder import *  # noqa: F403
+from .idx import *  # noqa: F403
+from .images import *  # noqa: F403
+from .mixtures import *  # noqa: F403
+from .mnist import *  # noqa: F403
+from .sets import *  # noqa: F403

@@ -37,12 +37,12 @@ def rendered_digits(
     seed: int = 0,
     cache: bool = True,
     progress: bool = True,
-    say: Callable[[str], None] = warnings.warn,
+    log: Callable[[str], None] = warnings.warn,
 ) -> Images:
     """`count` images for training and `test` others, 28 x 28, white on black, with their labels.
 
     The same seed gives the same images. cache: keep them in the user's cache folder, and take them from
-    there the next time. If that does not work they are drawn again, and `say` is told why.
+    there the next time. If that does not work they are drawn again, and `log` is called with the reason.
     """
     if count < 1 or test < 0:
         raise ValueError(f"rendered_digits: count={count} and test={test}; it takes 1 or more, and 0 or more")
@@ -53,7 +53,7 @@ def rendered_digits(
             if path.exists():
                 return _read(path, count, test)
         except Exception as error:  # whatever is wrong with the file: there is nothing in it to be lost
-            say(f"{path or 'the cache'}: cannot be used ({_one_line(error)}); the digits are drawn again")
+            log(f"{path or 'the cache'}: cannot be used ({_one_line(error)}); the digits are drawn again")
     drawn = Images(*_draw(count, seed, "train", progress), *_draw(test, seed, "test", progress))
     if path:
         try:
@@ -61,7 +61,7 @@ def rendered_digits(
             with whole_file(path) as file:
                 np.savez(file, *drawn)
         except OSError as error:
-            say(f"{path}: cannot be written ({_one_line(error)}); the digits will be drawn again next time")
+            log(f"{path}: cannot be written ({_one_line(error)}); the digits will be drawn again next time")
     return drawn
 
 

@@ -83,7 +83,7 @@ def mnist(
     for given in (folder, os.environ.get("MINIGAN_DATA")):
         files = _found(Path(given), name) if given else None
         if files:
-            _refuse_another(files[-1], name)
+            _check_set(files[-1], name)
             return _images(files)
         if given and given is folder:
             raise DataError(f"{folder}: has none of {name}'s four files, such as {FILES[0]}.gz")
@@ -138,7 +138,7 @@ def _images(files: Sequence[Path]) -> Images:
     return Images(*arrays)
 
 
-def _refuse_another(test_labels: Path, name: str) -> None:
+def _check_set(test_labels: Path, name: str) -> None:
     """All sets have the same file names: a DataError where these are of another one."""
     md5 = _md5(test_labels)
     for other, sums in SUMS.items():
@@ -148,7 +148,7 @@ def _refuse_another(test_labels: Path, name: str) -> None:
 
 def _check(file: Path, md5: str) -> None:
     if (got := _md5(file)) != md5:
-        raise DataError(f"sends something else (MD5 of the content {got or 'none'}, not {md5})")
+        raise DataError(f"sends another file (MD5 of the content {got or 'none'}, not {md5})")
 
 
 def _md5(path: Path) -> str:

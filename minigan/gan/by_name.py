@@ -20,20 +20,12 @@ from .weight_limits import L2, WeightClipping, spectral
 __all__ = ["LOSSES", "PENALTIES", "loss", "penalty"]
 
 LOSSES: dict[str, type[Loss]] = {
-    "minimax": Minimax,
-    "non-saturating": NonSaturating,
-    "least-squares": LeastSquares,
-    "hinge": Hinge,
-    "wasserstein": Wasserstein,
-    "rpgan": RelativisticPairing,
-    "ragan": RelativisticAverage,
-    "kl": KL,
-    "reverse-kl": ReverseKL,
-    "pearson": Pearson,
-    "hellinger": SquaredHellinger,
-    "jensen-shannon": JensenShannon,
-    "began": BEGAN,
-}
+    each.name: each
+    for each in (
+        Minimax, NonSaturating, LeastSquares, Hinge, Wasserstein, RelativisticPairing, RelativisticAverage,
+        KL, ReverseKL, Pearson, SquaredHellinger, JensenShannon, BEGAN,
+    )
+}  # fmt: skip
 
 # What a penalty adds to the terms of a game. "spectral" adds nothing: it changes D itself.
 PENALTIES: dict[str, tuple[Callable[..., Term], ...]] = {

@@ -225,11 +225,8 @@ class R1(SlopeTerm):
 
 
 @dataclass
-class R2(SlopeTerm):
+class R2(R1):
     """L_D gets + weight/2 · mean ‖∇D(G(z))‖²: R1 at fakes."""
-
-    weight: float = 10.0
-    allow_mixing: bool = False
 
     def discriminator(self, game: Game, real: Tensor, fake: Tensor, rng: Any) -> Tensor:
         return zero_centred_penalty(self.critic(game), fake, self.weight)

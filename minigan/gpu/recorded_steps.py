@@ -72,13 +72,13 @@ def obstacle(play: Any, backend: str, before_step: Any = None) -> str | None:
 class RecordedSteps:
     """Does the steps of a Play: eager at first, then by replaying one that was recorded.
 
-    why: the reason why it does not; None as long as it does, or tries. say: who hears of it. replays: how
+    why: the reason why it does not; None as long as it does, or tries. log: called with it. replays: how
     many steps have been replayed."""
 
     def __init__(self, play: Any, draws: Draws, before_step: Any = None):
         self.play = play
         self.why = obstacle(play, draws.backend, before_step)
-        self.say: Callable[[str], object] = print
+        self.log: Callable[[str], object] = print
         self.replays = 0
         self._recorder: Any = None
         if self.why is None:
@@ -134,7 +134,7 @@ class RecordedSteps:
 
     def _give_up(self, why: str) -> None:
         self.why = why
-        self.say(f"capture: {why}; running eagerly")
+        self.log(f"capture: {why}; running eagerly")
 
 
 class _NotNow(Exception):

@@ -1,4 +1,4 @@
-"""What the scores ask of the vectors they are given, and how they say what is wrong with them.
+"""Checks of the vectors that the scores are given.
 
     x = features("kernel_distance", "x", x, least=2)
     y = features("kernel_distance", "y", y, least=2)

@@ -1,4 +1,4 @@
-"""A small network that reads digits. What it sees in an image says how good a generated one is.
+"""A small classifier of digits. Its features of an image say how good a generated one is.
 
     classifier = digit_classifier(data.load("mnist"))
     classifier.features(samples)      # (N, 64): what the Fréchet distance compares
@@ -36,7 +36,7 @@ from .checks import on_host
 __all__ = ["DigitClassifier", "cross_entropy", "digit_classifier"]
 
 Labelled = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # such as data.Images
-Say = Callable[[str], object]
+Log = Callable[[str], object]
 
 RECIPE = 1  # part of the cached file's name; to be raised when anything changes that changes the network
 EPOCHS, BATCH, RATE = 4, 100, 2e-3
@@ -65,7 +65,7 @@ class DigitClassifier(Module):
         return self.head(self.body(x))
 
     def features(self, images: Any) -> np.ndarray:
-        """What the network sees in each image, (N, 64). Images: see `pixels`."""
+        """The features of each image, (N, 64). Images: see `pixels`."""
         return _in_batches(self.body, images)
 
     def labels(self, images: Any) -> np.ndarray:
@@ -82,7 +82,7 @@ def pixels(images: Any) -> np.ndarray:
     if x.dtype == np.uint8:
         return scaled(x)
     low, high = x.min(initial=0), x.max(initial=0)
-    if not (low >= -1.001 and high <= 1.001):  # written so that NaN is refused, too
+    if not (low >= -1.001 and high <= 1.001):  # written so that NaN is an error, too
         raise ValueError(
             f"digit classifier: images of dtype {x.dtype} with numbers from {low:.4g} to {high:.4g}; they "
             "must be uint8 pixels, or numbers from -1 (black) to 1 (white)"
@@ -111,7 +111,7 @@ def cross_entropy(logits: Tensor, labels: Any) -> Tensor:
 
 
 def digit_classifier(
-    images: Labelled, cache: bool = True, seed: int = 0, say: Say = print
+    images: Labelled, cache: bool = True, seed: int = 0, log: Log = print
 ) -> DigitClassifier:
     """A classifier trained on `images`: (train images, train labels, test images, test labels).
 
@@ -119,7 +119,7 @@ def digit_classifier(
     cache: keep the network in a file, or read it from there if one was trained on the same images with the
     same seed before. (Another number of threads adds sums up in another order, and changes the network a
     little. The file makes up for that, too.)
-    say: told in words what happens.
+    log: called with lines of text that say what happens.
     """
     train_images, train_labels, test_images, test_labels = images
     train_labels, test_labels = np.asarray(train_labels), np.asarray(test_labels)
@@ -127,17 +127,17 @@ def digit_classifier(
     _check("test", test_images, test_labels, least=1)
     key = _key(train_images, train_labels, seed)
     classifier = DigitClassifier(seed)
-    found = cache and _read(key, classifier, say)
+    found = cache and _read(key, classifier, log)
     if not found:
-        _train(classifier, train_images, train_labels, seed, say)
+        _train(classifier, train_images, train_labels, seed, log)
     classifier.accuracy = float((classifier.labels(test_images) == test_labels).mean())
-    say(f"digit classifier: {classifier.accuracy:.2%} of {len(test_images)} test images right")
+    log(f"digit classifier: {classifier.accuracy:.2%} of {len(test_images)} test images right")
     if cache and not found:
-        _keep(key, classifier, say)
+        _keep(key, classifier, log)
     return classifier.eval()
 
 
-def _train(classifier: DigitClassifier, images: np.ndarray, labels: np.ndarray, seed: int, say: Say) -> None:
+def _train(classifier: DigitClassifier, images: np.ndarray, labels: np.ndarray, seed: int, log: Log) -> None:
     """Adam, with a rate that falls to zero, on batches in a new order each epoch."""
     batches = len(images) // BATCH
     adam = Adam(classifier.parameters(), lr=linear(RATE, EPOCHS * batches))
@@ -153,7 +153,7 @@ def _train(classifier: DigitClassifier, images: np.ndarray, labels: np.ndarray, 
                 adam.step()
                 total += float(loss)
             mean, seconds = total / batches, time.perf_counter() - start
-            say(f"digit classifier: epoch {epoch + 1} of {EPOCHS}, loss {mean:.4f}, {seconds:.0f} s")
+            log(f"digit classifier: epoch {epoch + 1} of {EPOCHS}, loss {mean:.4f}, {seconds:.0f} s")
 
 
 def _in_batches(network: Module, images: Any) -> np.ndarray:
@@ -189,7 +189,7 @@ def _check(which: str, images: Any, labels: np.ndarray, least: int) -> None:
 
 
 def _key(images: np.ndarray, labels: np.ndarray, seed: int) -> str:
-    """All that the network depends on, boiled down to 64 letters."""
+    """A hash of all that the network depends on."""
     digest = hashlib.sha256(f"recipe {RECIPE}, seed {seed}, {len(images)} images".encode())
     digest.update(np.ascontiguousarray(images).tobytes())
     digest.update(labels.astype(np.uint8).tobytes())
@@ -200,7 +200,7 @@ def _path(key: str) -> Path:
     return user_cache() / f"digit-classifier-{key[:16]}.npz"
 
 
-def _read(key: str, classifier: DigitClassifier, say: Say) -> bool:
+def _read(key: str, classifier: DigitClassifier, log: Log) -> bool:
     """Take the weights over from the file, if there is one that holds what its name says."""
     try:
         state = io.load(_path(key))
@@ -210,15 +210,15 @@ def _read(key: str, classifier: DigitClassifier, say: Say) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except (OSError, ValueError) as error:
-        say(f"digit classifier: cannot be read from its file, and is trained again: {error}")
+        log(f"digit classifier: cannot be read from its file, and is trained again: {error}")
         return False
     return True
 
 
-def _keep(key: str, classifier: DigitClassifier, say: Say) -> None:
+def _keep(key: str, classifier: DigitClassifier, log: Log) -> None:
     try:
         path = _path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         io.save(path, {"key": key, "weights": classifier.state_dict()})
     except OSError as error:
-        say(f"digit classifier: cannot be kept for the next time: {error}")
+        log(f"digit classifier: cannot be kept for the next time: {error}")

@@ -4,8 +4,8 @@
     report = judge_digits(samples, classifier, test_images, floor)   # 10,000 samples
     print(report)
 
-The distance is Fréchet's (frechet.py), between what a digit classifier sees in the samples and what it sees
-in the test images. It notices digits that are blurred, misshapen or missing. It depends on the classifier, so
+The distance is Fréchet's (frechet.py), between a digit classifier's features of the samples and those
+of the test images. It notices digits that are blurred, misshapen or missing. It depends on the classifier, so
 it is no FID, and only distances of one classifier and one number of samples can be compared.
 
 What is a good distance? Real training images are not at zero either, for they are not the test images. Their

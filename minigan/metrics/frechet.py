@@ -4,7 +4,7 @@
 
 If both sets came from normal distributions, d would be the Wasserstein-2 distance between the two: the root
 of the least mean square way that one must move the points of the first to make them the second. Applied to
-what a classifier sees in images, real ones and fakes, d² is the score called FID (Heusel et al. 2017); it is
+a classifier's features of images, real ones and fakes, d² is the score called FID (Heusel et al. 2017); it is
 d² that is reported, and that `frechet_distance` gives.
 
 Shapes: N vectors, F numbers in each.

@@ -5,7 +5,7 @@
 x and x' are two different vectors of the first set, y and y' of the second. The kernel k says how alike two
 vectors are. If both sets come from one distribution, vectors of the same set are as alike as those of
 different sets, and MMD² is 0. With this kernel it compares all means of products of up to three features: the
-means, the covariances, and the skewness. Applied to what a classifier sees in images it is the score called
+means, the covariances, and the skewness. Applied to a classifier's features of images it is the score called
 KID (Bińkowski et al. 2018).
 
 Fréchet's distance (frechet.py) is too large on average if the vectors are few. This one is right on average,

@@ -1,4 +1,4 @@
-"""Is each sample surely of one class, and are all classes there? One number from a classifier's opinions.
+"""Is each sample surely of one class, and are all classes there? One number from a classifier.
 
     score = exp( mean over samples of KL(p(k|x) || p(k)) )        p(k) = mean over samples of p(k|x)
 

@@ -49,6 +49,9 @@ class _BatchNorm(Normaliser):
         self.running_var = Tensor(np.ones(shape), dtype=dtype) if track else None
         self.num_batches_tracked = Tensor(0, dtype="int64") if track else None
 
+    def forward(self, x: Any) -> Tensor:
+        return self._normalised(self._checked(x, self.num_features), self.weight, self.bias)
+
     def _normalised(self, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
         if self.track_running_stats and not self.training:
             known = (self.running_mean, self.running_var)
@@ -89,17 +92,11 @@ class BatchNorm2d(_BatchNorm):
 
     ranks, axes = (4,), "(N, C, H, W)"
 
-    def forward(self, x: Any) -> Tensor:
-        return self._normalised(self._checked(x, self.num_features), self.weight, self.bias)
-
 
 class BatchNorm1d(_BatchNorm):
     """BatchNorm2d for features and signals. Shapes: x and y (N, C) or (N, C, L)"""
 
     ranks, axes = (2, 3), "(N, C) or (N, C, L)"
-
-    def forward(self, x: Any) -> Tensor:
-        return self._normalised(self._checked(x, self.num_features), self.weight, self.bias)
 
 
 class ConditionalBatchNorm(_BatchNorm):
@@ -117,7 +114,7 @@ class ConditionalBatchNorm(_BatchNorm):
         self.num_classes = whole("ConditionalBatchNorm", "num_classes", num_classes, least=1)
         self._begin((self.num_classes, self.num_features), True, True, eps, dtype)
 
-    def forward(self, x: Any, labels: Any) -> Tensor:
+    def forward(self, x: Any, labels: Any) -> Tensor:  # type: ignore[override]
         x = self._checked(x, self.num_features)
         assert self.weight is not None and self.bias is not None
         gamma, beta = (rows("ConditionalBatchNorm", "labels", t, labels) for t in (self.weight, self.bias))

@@ -23,23 +23,26 @@ class _Conv(Layer):
     """What the four layers share: settings, a weight of one kernel for each pair of channels, a bias."""
 
     axes: int  # 1 or 2: a signal or an image
+    transposed = False
+    in_channels: int
+    out_channels: int
+    kernel_size: Any
+    stride: Any
+    padding: Any
     output_padding: Any = 0
+    dilation: Any
+    groups: int
+    weight: Tensor
+    bias: Tensor | None
 
-    def _build(self, who: str, transposed: bool, rng: Any, dtype: Any, bias: bool, **settings: Any) -> None:
+    def _build(self, rng: Any, dtype: Any, bias: bool, **settings: Any) -> None:
         vars(self).update(settings)
+        who = type(self).__name__
         rng = init.generator(rng, who)
-        least = {
-            "in_channels": 1,
-            "out_channels": 1,
-            "groups": 1,
-            "stride": 1,
-            "dilation": 1,
-            "kernel_size": 1,
-        }
-        for name in settings:
-            value = settings[name]
+        for name, value in settings.items():
+            least = 0 if name in ("padding", "output_padding") else 1
             for number in value if isinstance(value, (tuple, list)) else (value,):
-                whole(who, name, number, least.get(name, 0))
+                whole(who, name, number, least)
         c, o, groups = self.in_channels, self.out_channels, self.groups
         if c % groups or o % groups:
             raise ValueError(f"{who}: groups={groups} must divide both {c} and {o} channels")
@@ -47,23 +50,13 @@ class _Conv(Layer):
         self.kernel_size = tuple(k) if isinstance(k, (tuple, list)) else (k,) * self.axes
         if len(self.kernel_size) != self.axes:
             raise ValueError(f"{who}: kernel_size={k} must be one number, or {self.axes}")
-        shape = (c, o // groups) if transposed else (o, c // groups)
+        shape = (c, o // groups) if self.transposed else (o, c // groups)
         shape = (*shape, *self.kernel_size)
         # in memory, the numbers that meet in one matrix product are neighbours: see kernels/conv.py
         memory = (*range(2, len(shape)), 1, 0)
         self.weight = parameter(init.torch_default(shape, rng), "weight", dtype, memory)
         bound = 1 / math.sqrt(init.fans(shape)[0])
         self.bias = parameter(init.uniform((o,), bound, rng), "bias", dtype) if bias else None
-
-    in_channels: int
-    out_channels: int
-    kernel_size: Any
-    stride: Any
-    padding: Any
-    dilation: Any
-    groups: int
-    weight: Tensor
-    bias: Tensor | None
 
     def extra_repr(self) -> str:
         words = [str(self.in_channels), str(self.out_channels), f"kernel_size={self.kernel_size}"]
@@ -90,12 +83,21 @@ class Conv2d(_Conv):
         dilation: Size = 1, groups: int = 1, bias: bool = True, *, rng: Any, dtype: Any = "float32",
     ):  # fmt: skip
         self._build(
-            "Conv2d", False, rng, dtype, bias, in_channels=in_channels, out_channels=out_channels,
-            kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups,
+            rng, dtype, bias, in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size,
+            stride=stride, padding=padding, dilation=dilation, groups=groups,
         )  # fmt: skip
 
     def forward(self, x: Any) -> Tensor:
         return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class Conv1d(Conv2d):
+    """Conv2d for signals. Shapes: x (N, C, L), weight (O, C/groups, K), bias (O,), y (N, O, OL)"""
+
+    axes = 1
+
+    def forward(self, x: Any) -> Tensor:
+        return ops.conv1d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 class ConvTranspose2d(_Conv):
@@ -109,6 +111,7 @@ class ConvTranspose2d(_Conv):
     """
 
     axes = 2
+    transposed = True
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Size, stride: Size = 1, padding: Size = 0,
@@ -116,9 +119,8 @@ class ConvTranspose2d(_Conv):
         *, rng: Any, dtype: Any = "float32",
     ):  # fmt: skip
         self._build(
-            "ConvTranspose2d", True, rng, dtype, bias, in_channels=in_channels, out_channels=out_channels,
-            kernel_size=kernel_size, stride=stride, padding=padding, output_padding=output_padding,
-            groups=groups, dilation=dilation,
+            rng, dtype, bias, in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size,
+            stride=stride, padding=padding, output_padding=output_padding, groups=groups, dilation=dilation,
         )  # fmt: skip
 
     def forward(self, x: Any) -> Tensor:
@@ -128,39 +130,10 @@ class ConvTranspose2d(_Conv):
         )  # fmt: skip
 
 
-class Conv1d(_Conv):
-    """Conv2d for signals. Shapes: x (N, C, L), weight (O, C/groups, K), bias (O,), y (N, O, OL)"""
-
-    axes = 1
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0,
-        dilation: int = 1, groups: int = 1, bias: bool = True, *, rng: Any, dtype: Any = "float32",
-    ):  # fmt: skip
-        self._build(
-            "Conv1d", False, rng, dtype, bias, in_channels=in_channels, out_channels=out_channels,
-            kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups,
-        )  # fmt: skip
-
-    def forward(self, x: Any) -> Tensor:
-        return ops.conv1d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
-
-
-class ConvTranspose1d(_Conv):
+class ConvTranspose1d(ConvTranspose2d):
     """ConvTranspose2d for signals. Shapes: x (N, C, L), weight (C, O/groups, K), bias (O,), y (N, O, L')"""
 
     axes = 1
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0,
-        output_padding: int = 0, groups: int = 1, bias: bool = True, dilation: int = 1,
-        *, rng: Any, dtype: Any = "float32",
-    ):  # fmt: skip
-        self._build(
-            "ConvTranspose1d", True, rng, dtype, bias, in_channels=in_channels, out_channels=out_channels,
-            kernel_size=kernel_size, stride=stride, padding=padding, output_padding=output_padding,
-            groups=groups, dilation=dilation,
-        )  # fmt: skip
 
     def forward(self, x: Any) -> Tensor:
         return ops.conv_transpose1d(

@@ -8,11 +8,11 @@ The functions return a NumPy array of a given shape. `fill` hands them to the we
 
 Numbers are drawn by NumPy and then moved, so they are the same on every backend. Shapes are those of
 weights: (out, in) for Linear, (out, in/groups, KH, KW) for convolutions. fan_in is the number of values
-that one output is a weighted sum of, fan_out the number of outputs that one input has a say in.
+that one output is a weighted sum of, fan_out the number of outputs that one input is part of.
 
 Why fans matter: a sum of fan_in terms with weights of variance v has fan_in · v times the variance of its
 inputs. So v = 1 / fan_in keeps signals at one size from layer to layer, and v = 1 / fan_out gradients on
-their way back. A `gain` makes up for what the activation takes away.
+their way back. A `gain` makes up for an activation that shrinks them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Layers that let a discriminator compare the samples of a batch, so that it notices if all look alike.
 
-With them the logit of one sample depends on the others: gradient penalties and R1, which take the gradient
-of each logit for its own sample, are then no longer quite what they were meant to be.
+With them the logit of one sample depends on the others. So gradient penalties, which need the gradient of
+each logit for its own sample alone, raise an error unless allow_mixing=True.
 """
 
 from __future__ import annotations

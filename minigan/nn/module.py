@@ -14,9 +14,8 @@ There is no registration. What a Module owns is what its attributes say:
     a constant Tensor                       a buffer: part of the state, such as running statistics
     a Module                                a child
 
-Attributes whose names begin with an underscore are the Module's own business, and are none of these. What
-`forward` only wants to remember belongs under such a name. A list of Modules is an error: put them into a
-Sequential, whose attributes they then are.
+Attributes whose names begin with an underscore are private, and none of these: a cache of `forward`, say. A
+list of Modules is an error: put them into a Sequential, whose attributes they then are.
 Parameters have PyTorch's names and layouts, so that weights can move between the two.
 """
 
@@ -39,14 +38,14 @@ class Module:
     """A function that owns parameters, buffers and other Modules. Subclasses define `forward`."""
 
     training: bool = True  # train() and eval() set it
-    # Does what comes out for one image of a batch depend on the others? None: this class does not say.
+    # Does the output for one image of a batch depend on the other images? None: not known of this class.
     mixes_images: bool | None = None
     rng: Any = None  # what draws this Module's random numbers, if it needs any (Dropout)
-    _before: tuple[Hook, ...] = ()  # called before each forward: spectral_norm computes the weight there
-    _computed: frozenset[str] = frozenset()  # names of Tensors that are computed, not owned
+    _pre_hooks: tuple[Hook, ...] = ()  # called before each forward: spectral_norm computes the weight there
+    _computed: frozenset[str] = frozenset()  # names of Tensors that are neither parameters nor buffers
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        for hook in self._before:
+        for hook in self._pre_hooks:
             hook(self)
         if list in map(type, args):
             args = tuple(self._in_own_precision(arg) for arg in args)
@@ -235,7 +234,7 @@ class Module:
     def __repr__(self) -> str:
         children = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
         extra = self.extra_repr()
-        hooks = "".join(f" with {hook}" for hook in self._before)
+        hooks = "".join(f" with {hook}" for hook in self._pre_hooks)
         if not children:
             return f"{type(self).__name__}({extra}){hooks}"
         lines = [f"  {line}" for line in ([extra] if extra else []) + children]
@@ -245,8 +244,8 @@ class Module:
 class Layer(Module):
     """A Module that treats each image of a batch by itself, as far as its own work goes.
 
-    Whoever needs to know asks `mixes_images`: a Game, whether real images and fakes may go through D as one
-    batch; a gradient penalty, whether a logit has a slope at one image. A layer of your own may say so, too.
+    `mixes_images` decides whether a Game sends real images and fakes through D as one batch, and whether a
+    gradient penalty can be taken: where images are mixed, a logit has no slope at one image.
     """
 
     mixes_images = False

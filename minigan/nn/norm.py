@@ -1,8 +1,8 @@
-"""Layers that normalise: shift to mean 0 and scale to variance 1, then to what a weight and a bias say.
+"""Layers that normalise: shift to mean 0 and scale to variance 1, then multiply by a weight, add a bias.
 
 They differ in which values share a mean μ and a variance σ². Of an image batch (N, C, H, W):
 
-    BatchNorm       all values of one channel: one μ for each C, and every image has a say in every other
+    BatchNorm       all values of one channel: one μ for each C, so it mixes the images of a batch
     LayerNorm       all values of one image, if normalized_shape is (C, H, W): one μ for each N
     GroupNorm       a group of channels of one image
     InstanceNorm    one channel of one image

@@ -1,7 +1,7 @@
 """Let a Module compute with other parameters for a while; these may be results of ops.
 
-A parameter is a leaf, and a leaf has no history. But some questions need weights that have one: what would
-D say after its next step, and how does that depend on the fakes it is trained with?
+A parameter is a leaf, and a leaf has no history. But an unrolled GAN needs weights that have one: those of D
+after its next step, as a function of the fakes that it is trained with.
 """
 
 from __future__ import annotations

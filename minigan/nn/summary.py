@@ -172,8 +172,8 @@ _MULTIPLY_ADDS: dict[str, Callable[..., int]] = {
 def _watched(rows: dict[Module, LayerRow]) -> Iterator[None]:
     """Inside, the modules are in eval mode, and their rows are filled in as they run.
 
-    Each module's `forward`, and what runs before it, is replaced by one that says whose turn it is. In the
-    end every module gets back all the attributes that it had.
+    Each module's `forward`, and what runs before it, is replaced by one that notes which module is running.
+    In the end every module gets back all the attributes that it had.
     """
     counter = _Counter()
     before = {module: dict(vars(module)) for module in rows}
@@ -181,7 +181,7 @@ def _watched(rows: dict[Module, LayerRow]) -> Iterator[None]:
     try:
         for module, row in rows.items():
             module.training = False
-            module._before = tuple(_turn(hook, row, counter) for hook in module._before)
+            module._pre_hooks = tuple(_turn(hook, row, counter) for hook in module._pre_hooks)
             module.forward = _turn(_noted(module.forward, row), row, counter)  # type: ignore[method-assign]
         yield
     finally:

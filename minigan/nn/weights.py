@@ -23,7 +23,7 @@ from ..ops.linear import matmul
 from ..ops.shape import moveaxis
 from ..tensor import Tensor, constant
 from . import init
-from .conv import ConvTranspose1d, ConvTranspose2d
+from .conv import ConvTranspose2d
 from .linear import Embedding
 from .module import Module
 
@@ -44,8 +44,8 @@ def spectral_norm(layer: M, *, rng: Any, name: str = "weight", eps: float = 1e-1
         weight = W / σ           W̄_orig = (W̄ - Σ(W̄ · weight) u vᵀ) / σ
 
     Then the layer stretches no input by more than a factor of 1. (A convolution may, by up to √(KH · KW):
-    its W is not the whole map.) The step that improves u and v, one round of power iteration, is done once
-    in each forward in training mode, under no_grad() too, and never in eval mode. W changes little from one
+    its W is not the whole map.) Each forward in training mode, under no_grad() too, does one round of
+    power iteration, which is the line for v and u. In eval mode there is none. W changes little from one
     forward to the next, so one round is enough. u and v are the buffers `weight_u` and `weight_v`; to the
     tape they are constants.
 
@@ -57,7 +57,7 @@ def spectral_norm(layer: M, *, rng: Any, name: str = "weight", eps: float = 1e-1
     >>> [name for name, _ in d.named_parameters()], [name for name, _ in d.named_buffers()]
     (['bias', 'weight_orig'], ['weight_u', 'weight_v'])
     """
-    weight = _take_over("spectral_norm", layer, name)
+    weight = _checked_weight("spectral_norm", layer, name)
     hook = _SpectralNorm(name, _output_axis(layer), eps)
     matrix = hook.matrix(weight.detach()).data
     xp = xp_of(matrix)
@@ -66,7 +66,7 @@ def spectral_norm(layer: M, *, rng: Any, name: str = "weight", eps: float = 1e-1
     u = init.generator(rng, "spectral_norm").standard_normal(matrix.shape[0])
     u = xp.asarray(u.astype(matrix.dtype))
     for _ in range(WARM_UP):
-        u, v = _improved(u, matrix, eps)
+        u, v = _power_iteration(u, matrix, eps)
     setattr(layer, f"{name}_u", constant(u))
     setattr(layer, f"{name}_v", constant(v))
     return _install(layer, name, weight, hook)
@@ -87,7 +87,7 @@ class _SpectralNorm:
         weight, u, v = (getattr(layer, self.name + part) for part in ("_orig", "_u", "_v"))
         matrix = self.matrix(weight)
         if layer.training:
-            u, v = map(constant, _improved(u.data, matrix.data, self.eps))
+            u, v = map(constant, _power_iteration(u.data, matrix.data, self.eps))
             setattr(layer, f"{self.name}_u", u)
             setattr(layer, f"{self.name}_v", v)
         sigma = (u * matmul(matrix, v)).sum()
@@ -99,13 +99,13 @@ class _SpectralNorm:
         return rows.reshape(rows.shape[0], math.prod(rows.shape[1:]))
 
 
-def _improved(u: Array, matrix: Array, eps: float) -> tuple[Array, Array]:
-    """u and v nearer to the singular vectors of σ: one round of power iteration, on bare arrays."""
-    v = _unit(product(matrix.T, u), eps)
-    return _unit(product(matrix, v), eps), v
+def _power_iteration(u: Array, matrix: Array, eps: float) -> tuple[Array, Array]:
+    """u and v after one round of power iteration, on bare arrays: nearer to the singular vectors of σ."""
+    v = _normalised(product(matrix.T, u), eps)
+    return _normalised(product(matrix, v), eps), v
 
 
-def _unit(x: Array, eps: float) -> Array:
+def _normalised(x: Array, eps: float) -> Array:
     """x / ‖x‖. Divided by its largest entry first, since x² may be too small, or too large, for a number."""
     xp = xp_of(x)
     x = x / xp.maximum(xp.abs(x).max(), float(np.finfo(x.dtype).tiny))
@@ -134,7 +134,7 @@ def equalized(layer: M, *, rng: Any, gain: float = math.sqrt(2.0)) -> M:
     (1.0, 2.0)
     """
     rng = init.generator(rng, "equalized")
-    weight = _take_over("equalized", layer, "weight")
+    weight = _checked_weight("equalized", layer, "weight")
     if getattr(layer, "normalises", False) or isinstance(layer, Embedding):
         raise ValueError(f"equalized: {layer!r} has a weight, but its outputs are not sums weighted by it")
     fan_in = weight.size // weight.shape[_output_axis(layer)]
@@ -180,7 +180,7 @@ def _use(layer: Module, name: str, weight: Tensor) -> None:
     setattr(layer, name, in_use)
 
 
-def _take_over(who: str, layer: Any, name: str) -> Tensor:
+def _checked_weight(who: str, layer: Any, name: str) -> Tensor:
     """The parameter that is to become `weight_orig`."""
     if not isinstance(layer, Module):
         raise TypeError(f"{who}: {layer!r} is not a Module")
@@ -207,7 +207,7 @@ def _install(layer: M, name: str, weight: Tensor, hook: Any) -> M:
     setattr(layer, f"{name}_orig", weight)
     layer._computed = layer._computed | {name}
     # First in line: what it computes may be the weight_orig of a hook that is there already.
-    layer._before = (hook, *layer._before)
+    layer._pre_hooks = (hook, *layer._pre_hooks)
     training, layer.training = layer.training, False
     hook(layer)  # so that there is a weight to look at before the first forward
     layer.training = training
@@ -215,5 +215,5 @@ def _install(layer: M, name: str, weight: Tensor, hook: Any) -> M:
 
 
 def _output_axis(layer: Module) -> int:
-    """The axis of the weight that counts outputs. See nn/conv.py for the layouts."""
-    return 1 if isinstance(layer, (ConvTranspose1d, ConvTranspose2d)) else 0
+    """The axis of the weight that counts outputs. (A ConvTranspose1d is a ConvTranspose2d: see conv.py.)"""
+    return 1 if isinstance(layer, ConvTranspose2d) else 0

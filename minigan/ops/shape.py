@@ -304,7 +304,7 @@ def _axes_taken(part: Any) -> int:
 
 
 def _check_positions(op: str, given: Any, made: Any, axis: int, shape: Shape) -> None:
-    """Refuse positions outside, as NumPy does. CuPy does not; so look while they are on this machine."""
+    """An IndexError for positions outside, as in NumPy; CuPy has none. So look before they go to the GPU."""
     if type(made) is np.ndarray or made.dtype.kind == "b" or isinstance(given, Tensor):
         return
     if _backend.home_of(given).name == "numpy":

@@ -12,7 +12,6 @@ stopped by Ctrl-C, 143 by SIGTERM, both after saving.
 from __future__ import annotations
 
 import argparse
-import math
 import shlex
 import signal
 import sys
@@ -38,11 +37,41 @@ from .progress import Interrupted
 from .run_folder import free_folder, read_config
 from .trainer import Trainer
 
-__all__ = ["arguments", "game", "looks_at_slopes", "natural", "parse", "positive", "run", "trainer", "voice"]
+__all__ = [
+    "arguments",
+    "game",
+    "has_gradient_penalty",
+    "nonnegative_int",
+    "parse",
+    "positive_int",
+    "printer",
+    "run",
+    "trainer",
+]
 
 LESS = "close other programs that use the GPU (nvidia-smi lists them), or take smaller batches or networks"
-# What may be said together with --resume; everything else is as the run began.
-FREE = ("epochs", "quiet", "tensorboard", "data_dir", "save_every", "capture")
+# What may be given together with --resume; everything else is as the run began.
+CHANGEABLE = ("epochs", "quiet", "tensorboard", "data_dir", "save_every", "capture")
+
+
+def _at_least(least: int, kind: Callable[[str], Any], words: str) -> Callable[[str], Any]:
+    """A type for argparse: finite numbers of this kind, from `least` on."""
+
+    def parsed(text: str) -> Any:
+        try:
+            number = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is no {words}") from None
+        if not least <= number < 2**63:
+            raise argparse.ArgumentTypeError(f"{number} must be {least} or more, and less than 2⁶³")
+        return number
+
+    return parsed
+
+
+nonnegative_int = _at_least(0, int, "whole number")
+positive_int = _at_least(1, int, "whole number")
+nonnegative = _at_least(0, float, "number")
 
 
 def arguments(doc: str | None, name: str, epochs: int, images: bool = True) -> argparse.ArgumentParser:
@@ -53,12 +82,12 @@ def arguments(doc: str | None, name: str, epochs: int, images: bool = True) -> a
     )
     parser.set_defaults(program=name)
     add = parser.add_argument
-    add("--epochs", type=positive, default=epochs, help=f"times through the data ({epochs})")
+    add("--epochs", type=positive_int, default=epochs, help=f"times through the data ({epochs})")
     losses = [*LOSSES, "gmmn"]
     add("--loss", choices=losses, default="non-saturating", metavar="NAME", help=", ".join(losses))
     add("--penalty", choices=PENALTIES, default="none", metavar="NAME", help=f"{', '.join(PENALTIES)}")
-    add("--penalty-weight", type=amount, metavar="W", help="how much the penalty counts (each has its own)")
-    add("--seed", type=natural, default=0, help="another seed, other results (0)")
+    add("--penalty-weight", type=nonnegative, metavar="W", help="factor of the penalty (each has its own)")
+    add("--seed", type=nonnegative_int, default=0, help="another seed, other results (0)")
     add("--backend", choices=["numpy", "cupy"], default="numpy", help="cupy: on a GPU")
     add("--tf32", action="store_true", help="on a GPU: products of matrices faster, and less exact")
     add("--capture", action="store_true", help="on a GPU: record a step and replay it, which is faster")
@@ -72,8 +101,8 @@ def arguments(doc: str | None, name: str, epochs: int, images: bool = True) -> a
         add("--data-dir", type=Path, help="folder with the files of MNIST (or $MINIGAN_DATA)")
     add("--out", type=Path, help=f"folder of the run (runs/{name}-1, -2 ...)")
     add("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
-    add("--d-steps", type=positive, default=1, metavar="N", help="steps of D for each of G (1)")
-    add("--save-every", type=amount, default=30.0, metavar="SECONDS", help="between checkpoints (30)")
+    add("--d-steps", type=positive_int, default=1, metavar="N", help="steps of D for each of G (1)")
+    add("--save-every", type=nonnegative, default=30.0, metavar="SECONDS", help="between checkpoints (30)")
     add("--tensorboard", action="store_true", help="write events for TensorBoard, too (needs tensorboardX)")
     add("--quiet", action="store_true", help="print nothing")
     return parser
@@ -92,7 +121,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
         return options
     if options.resume is None:
         options.out = options.out or free_folder(name)
-        return _anywhere(options)
+        return _with_absolute_paths(options)
     if options.out is not None:
         raise RunError(f"--resume {options.resume} goes on in that folder; leave --out {options.out} out")
     config = read_config(options.resume)
@@ -105,9 +134,9 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
             saved[path] = Path(saved[path])
     saved["out"] = options.resume  # the folder may have been moved
     saved["quiet"] = False
-    again = _anywhere(parser.parse_args(argv, argparse.Namespace(**saved)))
+    again = _with_absolute_paths(parser.parse_args(argv, argparse.Namespace(**saved)))
     for key, value in vars(again).items():
-        if key not in (*FREE, "resume", "out") and value != saved.get(key, parser.get_default(key)):
+        if key not in (*CHANGEABLE, "resume", "out") and value != saved.get(key, parser.get_default(key)):
             raise RunError(
                 f"{options.resume}: began with --{key.replace('_', '-')} {saved.get(key)}, which cannot "
                 "be changed when it goes on"
@@ -116,18 +145,17 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
     return again
 
 
-def _anywhere(options: argparse.Namespace) -> argparse.Namespace:
-    """With paths that are right from any folder: a run may be resumed from another one."""
+def _with_absolute_paths(options: argparse.Namespace) -> argparse.Namespace:
+    """A run may be resumed from another folder."""
     if getattr(options, "data_dir", None) is not None:
         options.data_dir = options.data_dir.resolve()
     return options
 
 
 def run(
-    main: Callable[[argparse.Namespace], Any],
-    parser: argparse.ArgumentParser,
+    main: Callable[[argparse.Namespace], Any], parser: argparse.ArgumentParser,
     argv: Sequence[str] | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Parse the arguments, call main(options), and end with an exit code that says how it went."""
     for stream_out in (sys.stdout, sys.stderr):  # what a terminal or file cannot show becomes "?"
         if hasattr(stream_out, "reconfigure"):
@@ -140,10 +168,8 @@ def run(
     except Interrupted as stop:
         print(f"\n{stop}", file=sys.stderr)
         if stop.folder is not None:
-            print(
-                f"go on with: python {shlex.join([sys.argv[0], '--resume', str(stop.folder)])}",
-                file=sys.stderr,
-            )
+            again = shlex.join([sys.argv[0], "--resume", str(stop.folder)])
+            print(f"go on with: python {again}", file=sys.stderr)
         sys.exit(128 + stop.signal)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
@@ -166,18 +192,18 @@ def _tf32(options: argparse.Namespace) -> AbstractContextManager[Any]:
     if not getattr(options, "tf32", False):
         return nullcontext()
     if options.backend == "numpy":
-        voice(options)("--tf32 has no effect on the backend numpy, which multiplies in full precision")
+        printer(options)("--tf32 has no effect on the backend numpy, which multiplies in full precision")
         return nullcontext()
     return performance(threads=1, keep_memory=False, tf32=True)
 
 
-def looks_at_slopes(options: argparse.Namespace) -> bool:
-    """Whether --penalty asks for D's slope at each image. Then D must not have layers that mix images."""
+def has_gradient_penalty(options: argparse.Namespace) -> bool:
+    """Whether --penalty takes D's slope at each image. Then D must not have layers that mix images."""
     return any(isinstance(term, SlopeTerm) for term in penalty(options.penalty, nn.Sequential(), rng=0))
 
 
-def voice(options: argparse.Namespace) -> Callable[[str], None]:
-    """Where to say things: print, or nowhere with --quiet."""
+def printer(options: argparse.Namespace) -> Callable[[str], None]:
+    """print; with --quiet a function that does nothing."""
     return (lambda line: None) if options.quiet else print
 
 
@@ -196,7 +222,7 @@ def game(
         return GMMN(g, Adam(g.parameters(), lr, betas))
     chosen = loss(options.loss)
     if options.loss == "wasserstein" and options.penalty == "none":
-        voice(options)("wasserstein wants --penalty gp, clip or spectral; without, D's loss falls for ever")
+        printer(options)("wasserstein wants --penalty gp, clip or spectral; without, D's loss falls for ever")
     weight = {} if options.penalty_weight is None else {"weight": options.penalty_weight}
     try:
         terms = penalty(options.penalty, d, stream(options.seed, "spectral"), **weight)
@@ -210,50 +236,11 @@ def trainer(options: argparse.Namespace, game: Game | GMMN, data: Any, **setting
     """The Trainer of this game, in the folder that --out or --resume says."""
     try:
         return Trainer(
-            game,
-            data,
-            seed=options.seed,
-            folder=options.out,
-            resume=options.resume is not None,
-            save_every=options.save_every,
-            d_steps=options.d_steps,
-            simultaneous=options.penalty == "consensus",
-            tensorboard=options.tensorboard,
-            quiet=options.quiet,
-            capture=options.capture,
-            options={key: value for key, value in vars(options).items() if key != "resume"},
+            game, data, seed=options.seed, folder=options.out, resume=options.resume is not None,
+            save_every=options.save_every, d_steps=options.d_steps, quiet=options.quiet,
+            simultaneous=options.penalty == "consensus", tensorboard=options.tensorboard,
+            capture=options.capture, options={k: v for k, v in vars(options).items() if k != "resume"},
             **settings,
-        )
+        )  # fmt: skip
     except (ValueError, TypeError) as error:  # options and data that do not go together
         raise RunError(str(error)) from error
-
-
-def amount(text: str) -> float:
-    """A finite number, 0 or more."""
-    try:
-        number = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"{number} must be 0 or more, and finite")
-    return number
-
-
-def natural(text: str) -> int:
-    """A whole number, 0 or more."""
-    return _whole(text, least=0)
-
-
-def positive(text: str) -> int:
-    """A whole number, 1 or more."""
-    return _whole(text, least=1)
-
-
-def _whole(text: str, least: int) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
-    if not least <= number < 2**63:
-        raise argparse.ArgumentTypeError(f"{number} must be {least} or more, and less than 2⁶³")
-    return number

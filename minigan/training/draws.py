@@ -40,7 +40,7 @@ class Draws:
     def __init__(self, seed: int, backend: str = "numpy", step: int = 0):
         self.seed, self.backend = seed, backend
         self.step: Any = step
-        self._blocks: dict[Any, tuple[int, Array]] = {}  # the noise at hand
+        self._blocks: dict[Any, tuple[int, Array]] = {}  # (purpose, shape, kind): number, noise of 64 steps
 
     def at(self, step: int) -> Draws:
         """The same for another step."""

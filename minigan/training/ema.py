@@ -1,4 +1,4 @@
-"""EMA: the exponential moving average of G's weights, which draws better than G itself.
+"""EMA: the exponential moving average of G's weights, whose samples are better than G's own.
 
     a ← δ a + (1 - δ) θ        after each step of G
 

@@ -1,4 +1,4 @@
-"""When a number has become infinite or NaN: compute the step again, with an eye on every op."""
+"""When a number has become infinite or NaN: compute the step again, with a check after every op."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["first_cause"]
 def first_cause(parts: Mapping[str, Any], step: Callable[[], object]) -> str:
     """The first parameter or op of this step that is not finite, in words.
 
-    step: computes it again, from the same batches and the same random numbers. Nobody moves meanwhile. In the
-    step that failed, those who had moved before the number turned up stand where they stood then.
+    step: computes it again, from the same batches and the same random numbers; the optimisers change nothing
+    meanwhile. (Players that moved before the number appeared, as D does before G, keep their new weights.)
     """
     for who, part in parts.items():
         if isinstance(part, nn.Module):
@@ -26,18 +26,18 @@ def first_cause(parts: Mapping[str, Any], step: Callable[[], object]) -> str:
                 if not all_finite([parameter.data]):
                     return f"the parameter {name} of {whose} is not finite any more"
     try:
-        with checked(), _standing_still(parts):
+        with checked(), _without_updates(parts):
             step()
     except NonFiniteError as error:
         return f"the first to go wrong: {error}"
-    except Exception as error:  # whatever a step may raise when nobody has moved
+    except Exception as error:  # a step may raise anything when the optimisers do nothing
         return f"the step computed again raised {type(error).__name__}"
-    return "no single op is to blame"
+    return "no single op is the cause"
 
 
 @contextmanager
-def _standing_still(parts: Mapping[str, Any]) -> Iterator[None]:
-    """Inside, the optimisers forget the gradients that they should have followed."""
+def _without_updates(parts: Mapping[str, Any]) -> Iterator[None]:
+    """Inside, `step` of an optimiser does no more than `zero_grad`."""
     optimizers = [part for part in parts.values() if isinstance(part, Optimizer)]
     for optimizer in optimizers:
         vars(optimizer)["step"] = optimizer.zero_grad

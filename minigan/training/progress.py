@@ -1,4 +1,4 @@
-"""What a run says while it goes on, and how it hears that it should stop."""
+"""What a run prints while it goes on, and the signals that stop it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 __all__ = ["Interrupted", "Progress", "Signals"]
 
-REFRESH = 0.2  # seconds between two looks of the bar
+REFRESH = 0.2  # seconds between two updates of the bar
 KNOWN = (("loss_d", "L_D", 3), ("loss_g", "L_G", 3), ("d_real", "D(x)", 2))  # what a game reports
 
 
@@ -45,13 +45,13 @@ class Progress:
     def epoch(self, record: Mapping[str, Any], seconds_a_step: float) -> None:
         """An epoch is done; `record` is its line in metrics.jsonl."""
         left = (self._total - record["step"]) * seconds_a_step
-        self.say(
+        self.log(
             f"epoch {record['epoch']:3d}  step {record['step']:6d}  {_numbers(record)}  "
             f"{1000 * seconds_a_step:.2f} ms/step  {_clock(left)} left"
         )
 
-    def say(self, text: str) -> None:
-        """A line of text, above the bar if there is one."""
+    def log(self, text: str) -> None:
+        """Print a line of text, above the bar if there is one."""
         if self._quiet:
             return
         text = _shown(text, sys.stdout)
@@ -60,7 +60,7 @@ class Progress:
                 self._bar.write(text)
             else:
                 print(text, flush=True)
-        except (OSError, ValueError):  # nobody listens any more, as after `| head`: train on
+        except (OSError, ValueError):  # nobody reads it any more, as after `| head`: train on
             self._quiet = True
 
     def close(self) -> None:
@@ -80,7 +80,7 @@ def _shown(text: str, stream: TextIO | None) -> str:
 
 
 def _numbers(found: Mapping[str, Any]) -> str:
-    """What a step or an epoch reports: of a game the losses and what D thinks, of others what there is."""
+    """What a step or an epoch reports: of a Game the losses and D's mean outputs, of others what there is."""
     rest = {name: float(value) for name, value in found.items() if name not in ("epoch", "step", "seconds")}
     words = [f"{word} {rest.pop(name):.{digits}f}" for name, word, digits in KNOWN if name in rest]
     if "d_fake_before" in rest and "d_fake_after" in rest:
@@ -106,7 +106,7 @@ class Interrupted(KeyboardInterrupt):
 class Signals:
     """Inside, Ctrl-C (SIGINT) and SIGTERM are only noted, in `received`, for the loop to finish its step.
 
-    The second one does what it always does. Only the main thread is told of signals; elsewhere this does
+    The second one does what it always does. Only the main thread receives signals; elsewhere this does
     nothing.
     """
 

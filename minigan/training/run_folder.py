@@ -3,7 +3,7 @@
 RUN/config.json        everything needed to repeat the run: options, settings, networks, versions
 RUN/metrics.jsonl      a line of JSON for each epoch
 RUN/samples/           epoch_0001.png ...: what G draws from always the same noise
-RUN/curves.png         the losses, and what D thinks, over the epochs
+RUN/curves.png         the losses, and D's mean outputs, over the epochs
 RUN/checkpoint.npz     see checkpoint.py
 RUN/progress.gif       the samples as a film, at the end
 """
@@ -15,7 +15,8 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,7 +42,7 @@ class RunFolder:
     """The folder at `path`. It belongs to this process until `close`.
 
     config: what goes into config.json. resume: go on with the run that is there; otherwise there must be
-    none. A RunError says what stands in the way.
+    none. Where that is not so, a RunError says it.
     """
 
     def __init__(self, path: str | os.PathLike[str], config: Mapping[str, Any], resume: bool):
@@ -63,18 +64,17 @@ class RunFolder:
                         f"{found}: is there already, and would be overwritten; take another folder"
                     )
         try:
-            (self.path / "samples").mkdir(parents=True, exist_ok=True)
-            self.open()
-            if not resume and any((self.path / name).exists() for name in TRACES):
-                raise RunError(f"{self.path}: another run has just begun here; take another folder")
-            if resume:
-                self._tidy()
-            else:
-                self.describe()
-        except BaseException as error:
+            with _writing(self.path):
+                (self.path / "samples").mkdir(parents=True, exist_ok=True)
+                self.open()
+                if not resume and any((self.path / name).exists() for name in TRACES):
+                    raise RunError(f"{self.path}: another run has just begun here; take another folder")
+                if resume:
+                    self._tidy()
+                else:
+                    self.describe()
+        except BaseException:
             self.close()
-            if isinstance(error, OSError):
-                raise _failed(error, self.path) from error
             raise
 
     def open(self) -> None:
@@ -105,12 +105,9 @@ class RunFolder:
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Add a line to metrics.jsonl."""
-        line = json.dumps(_plain(record)) + "\n"
-        try:
-            with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
-                file.write(line)
-        except OSError as error:
-            raise _failed(error, self.path / "metrics.jsonl") from error
+        line, path = json.dumps(_plain(record)) + "\n", self.path / "metrics.jsonl"
+        with _writing(path), open(path, "a", encoding="utf-8") as file:
+            file.write(line)
 
     def records(self, until_step: float = math.inf) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, up to a step, without one that was cut off when the run was killed."""
@@ -128,40 +125,35 @@ class RunFolder:
 
     def forget_after(self, step: int) -> None:
         """Remove what was logged after this step: a run that goes on from there will log it again."""
-        try:
+        path = self.path / "metrics.jsonl"
+        with _writing(path):
             records = self.records(step)
-            _write(self.path / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+            _write(path, "".join(json.dumps(record) + "\n" for record in records))
             last = max((record.get("epoch", 0) for record in records), default=0)
-            for path in self._pictures():
-                if _epoch_of(path) > last:
-                    path.unlink()
-        except OSError as error:
-            raise _failed(error, self.path / "metrics.jsonl") from error
+            for picture in self._pictures():
+                if _epoch_of(picture) > last:
+                    picture.unlink()
 
     def describe(self) -> None:
         """Write config.json. Where a run goes on, its options may be others: more epochs, say."""
-        try:
-            _write(self.path / "config.json", json.dumps(self._config, indent=2) + "\n")
-        except OSError as error:
-            raise _failed(error, self.path / "config.json") from error
+        path = self.path / "config.json"
+        with _writing(path):
+            _write(path, json.dumps(self._config, indent=2) + "\n")
 
     def draw(self, epoch: int, picture: np.ndarray | None, equilibrium: tuple[float, float] | None) -> None:
         """Save the picture of an epoch, if there is one, and the curves so far."""
-        try:
+        with _writing(self.path):
             if picture is not None:
                 viz.save_png(self.path / "samples" / f"epoch_{epoch:04d}.png", picture)
             if records := self.records():
                 viz.curves(self.path / "curves.png", records, equilibrium=equilibrium)
-        except OSError as error:
-            raise _failed(error, self.path) from error
 
     def film(self) -> None:
         """Make progress.gif of the pictures."""
+        path = self.path / "progress.gif"
         if frames := self._pictures():
-            try:
-                viz.gif(self.path / "progress.gif", frames)
-            except OSError as error:
-                raise _failed(error, self.path / "progress.gif") from error
+            with _writing(path):
+                viz.gif(path, frames)
 
 
 def _epoch_of(path: Path) -> int:
@@ -260,8 +252,14 @@ def _write(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
-def _failed(error: OSError, path: Path) -> RunError:
-    return RunError(f"{error.filename or path}: cannot be written: {error.strerror or error}")
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Inside, an OSError becomes a RunError that names the file, `path` where the error does not know it."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise RunError(f"{error.filename or path}: cannot be written: {reason}") from error
 
 
 def _plain(value: Any) -> Any:

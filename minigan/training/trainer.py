@@ -40,7 +40,7 @@ from .first_cause import first_cause
 from .play import GamePlay, Play
 from .progress import Interrupted, Progress, Signals
 from .run_folder import RunFolder, description
-from .tensorboard import Events, summary_writer
+from .tensorboard import Events
 
 __all__ = ["Trainer", "load_generator"]
 
@@ -81,7 +81,7 @@ class Trainer:
         # Convolutions share their work between threads; products of matrices are left to the BLAS.
         has_windows = any(isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) for layer in layers)
         self.threads = threads if threads is not None or has_windows else 1
-        self._drawing = [  # dropout and its kind
+        self._random_layers = [  # dropout and its kind
             (f"{who}.{name}", layer)
             for who, network in networks.items()
             for name, layer in network.named_modules()
@@ -96,16 +96,14 @@ class Trainer:
         self._sums: dict[str, Any] = {}  # of what the steps since the epoch began reported
         self._count = 0  # of these steps
         self.folder: RunFolder | None = None
-        self._events: Events | None = None
-        if tensorboard:
-            summary_writer()  # is it there?
+        self._events = Events(folder) if tensorboard and folder is not None else None
         if folder is not None:
             self.folder = RunFolder(folder, description(play, self.seed, self.backend, options or {}), resume)
         try:
             if self.folder is not None and resume:
                 self._load()
-            if self.folder is not None and tensorboard:
-                self._events = Events(self.folder.path, self.step)
+            if self._events is not None:
+                self._events.step = self.step
         except BaseException:
             if self.folder is not None:
                 self.folder.close()
@@ -137,17 +135,17 @@ class Trainer:
         progress = Progress(self.step, last, self.quiet)
         saved = time.monotonic()
         if self.recorded is not None:
-            self.recorded.say = progress.say
+            self.recorded.log = progress.log
             if self.recorded.why is not None:
-                progress.say(f"capture: {self.recorded.why}; running eagerly")
+                progress.log(f"capture: {self.recorded.why}; running eagerly")
         try:
             if self.step == 0:
-                self._draw()
+                self._save_pictures()
                 self.save()  # so that there is something to go on from, whatever happens
             while self.step < last:
                 epoch = self.epoch
                 report = self.train_step()
-                self._add_up(report)
+                self._accumulate(report)
                 progress.step(report)
                 if self.epoch > epoch:
                     self._end_epoch(progress)
@@ -187,21 +185,21 @@ class Trainer:
 
     def _play(self, draws: Draws) -> Mapping[str, Any]:
         """One step, with these draws."""
-        for name, layer in self._drawing:
+        for name, layer in self._random_layers:
             layer.rng = draws.rng(name)
         return self.play.step(draws)
 
-    # --------------------------------------------------------------- what is reported and drawn
+    # ------------------------------------------------------------------- reports and pictures
 
     def _check(self, report: Mapping[str, Any]) -> None:
-        """What a step reports must be finite. (On a GPU nobody waits for it: see `_means`.)"""
+        """What a step reports must be finite. (On a GPU that is checked once an epoch: see `_means`.)"""
         if self.backend == "numpy":
             for name, value in report.items():
                 if not math.isfinite(value):
                     raise NonFiniteError(f"{name} is {float(value)}")
 
-    def _add_up(self, report: Mapping[str, Any]) -> None:
-        """Count a step's report in, for the mean over the epoch."""
+    def _accumulate(self, report: Mapping[str, Any]) -> None:
+        """Add a step's report to the sums of the epoch."""
         for name, value in report.items():
             if isinstance(value, Tensor):
                 value = float(value) if self.backend == "numpy" else value.data.astype(float)
@@ -209,14 +207,14 @@ class Trainer:
         self._count += 1
 
     def _means(self) -> dict[str, float]:
-        """The means since the epoch began. On a GPU nobody has looked at the losses before."""
+        """The means since the epoch began. On a GPU this is the first time that the losses are read."""
         means = {name: float(total) / self._count for name, total in self._sums.items()}
         for name, mean in means.items():
             if not math.isfinite(mean):
                 raise NonFiniteError(
                     f"steps {self.step - self._count + 1} to {self.step}: {name} became infinite or NaN. On "
                     "a GPU this is noticed only where losses are read; the same run with --backend numpy "
-                    "tells the step and the op"
+                    "names the step and the op"
                 )
         return means
 
@@ -228,16 +226,16 @@ class Trainer:
             self.folder.log(record)
         if self._events is not None:
             self._events.write(record)
-        self._draw()
+        self._save_pictures()
         progress.epoch(record, self.seconds / self.step)
 
-    def _draw(self) -> None:
+    def _save_pictures(self) -> None:
         """The picture of this epoch, and the curves so far."""
         if self.folder is not None:
             picture = self.play.picture(self.draws.at(0))
             self.folder.draw(self.epoch, picture, self.play.equilibrium)
 
-    # ------------------------------------------------------------------------- stop and go on
+    # ---------------------------------------------------------------------------- checkpoints
 
     def save(self) -> None:
         """Write a checkpoint, if the run has a folder. Weights that are not finite are never saved."""
@@ -253,7 +251,7 @@ class Trainer:
         write_checkpoint(self.folder.path, {**state, "trainer": {**mine, "sums": sums}})
 
     def _load(self) -> None:
-        """Go on from the checkpoint in the folder."""
+        """Restore everything from the checkpoint in the folder."""
         assert self.folder is not None
         if self.folder.is_untouched():
             return  # stopped before its first checkpoint: it begins at the beginning
@@ -281,9 +279,9 @@ class Trainer:
 
 
 def load_generator(folder: str | os.PathLike[str], g: nn.Module) -> nn.Module:
-    """G as the run in this folder left it, for drawing: the moving average if there is one.
+    """G with the weights of the run in this folder: those of the moving average if there is one.
 
-    g: a network like the one that was trained; it takes over the weights, and is returned in evaluation mode.
+    g: a network like the one that was trained. It is returned with these weights, in evaluation mode.
     """
     state = read_checkpoint(Path(folder), oldest=1)  # weights have been called the same ever since
     try:

@@ -2,7 +2,7 @@
 
     save_png("samples.png", grid(fakes))              images side by side
     gif("progress.gif", ["epoch-1.png", "epoch-2.png"])
-    curves("curves.png", records)                     losses and D's opinions, epoch by epoch
+    curves("curves.png", records)                     losses and D's outputs, epoch by epoch
     save_png("plane.png", landscape(real, fake, values, extent=(-3, 3, -3, 3)))
 
 Arrays go in and pictures come out; nothing here knows a Tensor. A picture is an array of bytes: (H, W) is

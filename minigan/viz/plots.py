@@ -1,7 +1,6 @@
-"""What matplotlib draws: the curves of a training run, and what D thinks of the points of a plane.
+"""What matplotlib draws: the curves of a training run, and D's output at the points of a plane.
 
-A figure belongs to the function that draws it. Without pyplot there is no window, and no figure is left
-over in a list that nobody looks at.
+Figures are made without pyplot, which would open windows, and keep each figure until it is closed.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ if TYPE_CHECKING:
 
 __all__ = ["curves", "landscape"]
 
-BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"  # told apart by the colour-blind, too
+BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"  # the colour-blind can distinguish them
 PALE_ORANGE, PALE_BLUE = "#f3b58b", "#8cc0e0"
 LARGEST = float(np.finfo(np.float32).max)  # losses are float32: beyond, there is only infinity
 DPI = 100
 
 # What `curves` shows: key of a record, words for it, colour, kind of line.
 LOSSES = [("loss_d", "D's loss", BLUE, "-"), ("loss_g", "G's loss", ORANGE, "-")]
-OPINIONS = [
+OUTPUTS = [
     ("d_real", "D(x)", BLUE, "-"),
     ("d_fake_before", "D(G(z)) before D's step", ORANGE, "-"),
     ("d_fake_after", "D(G(z)) after D's step", GREEN, "--"),
@@ -43,12 +42,12 @@ OPINIONS = [
 def curves(
     path: Path, records: Iterable[Mapping[str, Any]], equilibrium: tuple[float, float] | None = None
 ) -> None:
-    """Draw how training went: above the losses, below what D thinks of real and of fake images.
+    """Draw how training went: above the losses, below D's mean outputs for real and for fake images.
 
     records: the lines of metrics.jsonl, in order. Each has what it has of: epoch, step, loss_d, loss_g,
     d_real, d_fake_before, d_fake_after. What is missing is not drawn; where a number is NaN or infinite,
-    there is a cross at the upper edge. equilibrium: the losses of D and of G when D can only guess, such
-    as (2 ln 2, ln 2) = (1.386, 0.693) in the original game; drawn as dotted lines.
+    there is a cross at the upper edge. equilibrium: the losses of D and of G when fakes are like real
+    images, such as (2 ln 2, ln 2) = (1.386, 0.693) in the original game; drawn as dotted lines.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -56,7 +55,7 @@ def curves(
     label, xs = _positions(lines)
     figure = _figure(7.5, 6.0)
     upper, lower = figure.subplots(2, 1, sharex=True)
-    for axes, panel in ((upper, LOSSES), (lower, OPINIONS)):
+    for axes, panel in ((upper, LOSSES), (lower, OUTPUTS)):
         for key, words, colour, style in panel:
             _curve(axes, xs, [_number(line.get(key)) for line in lines], words, colour, style)
         axes.grid(color="#e5e5e5")
@@ -64,7 +63,7 @@ def curves(
     for value, name, colour in zip(equilibrium or (), "DG", (BLUE, ORANGE), strict=False):
         upper.axhline(value, color=colour, linestyle=":", label=f"{name}'s in equilibrium")
     upper.set_ylabel("loss")
-    lower.set_ylabel("D's opinion")
+    lower.set_ylabel("D's mean output")
     lower.set_xlabel(label)
     lower.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
     if len(xs) == 1:
@@ -125,11 +124,11 @@ def landscape(
     low: float = 0.0,
     high: float = 1.0,
 ) -> np.ndarray:
-    """A picture of a GAN whose data are points in a plane: the points, and what D thinks of every place.
+    """A picture of a GAN whose data are points in a plane: the points, and D's output everywhere.
 
     real: (N, 2), fake: (M, 2). values: (rows, columns), D at places that cover extent = (left, right,
     bottom, top) evenly; values[0, 0] belongs to the corner left, bottom. Colours run from low to high, and
-    a line marks the middle, where D is undecided; what lies beyond is clipped. arrows: (M, 2), one from
+    a line marks the middle, D's decision boundary; what lies beyond is clipped. arrows: (M, 2), one from
     each fake, in units of the axes. A gradient is short: multiply it until it can be seen.
     """
     from matplotlib.colors import LinearSegmentedColormap
@@ -152,7 +151,7 @@ def landscape(
     axes = figure.subplots()
     axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", title=title, facecolor="#cccccc")
     xs, ys = np.linspace(left, right, heights.shape[1]), np.linspace(bottom, top, heights.shape[0])
-    colours = LinearSegmentedColormap.from_list("opinion", [PALE_ORANGE, "white", PALE_BLUE])
+    colours = LinearSegmentedColormap.from_list("D", [PALE_ORANGE, "white", PALE_BLUE])
     filled = axes.contourf(xs, ys, heights.clip(low, high), np.linspace(low, high, 21), cmap=colours)
     figure.colorbar(filled, ax=axes, label="D", ticks=np.linspace(low, high, 5))
     middle = (low + high) / 2
