@@ -27,6 +27,7 @@ __all__ = [
     "generator",
     "get",
     "home_of",
+    "in_memory_order",
     "loaded",
     "register",
     "scatter_add",
@@ -108,8 +109,8 @@ def get(name: str) -> Backend:
                 "cupy",
                 cupy.ndarray,
                 cupy,
-                _in_memory_order(cupy.asarray),
-                _in_memory_order(cupy.asnumpy),
+                in_memory_order(cupy.asarray),
+                in_memory_order(cupy.asnumpy),
                 lambda: cupy.cuda.Device().synchronize(),
                 cupy.cuda.runtime.memGetInfo,
             )
@@ -117,7 +118,7 @@ def get(name: str) -> Backend:
     return _by_name[name]
 
 
-def _in_memory_order(move: Callable[[Array], Array]) -> Callable[[Array], Array]:
+def in_memory_order(move: Callable[[Array], Array]) -> Callable[[Array], Array]:
     """`move`, whose result lies in memory as what was moved does.
 
     CuPy's own keep the order of axes for some arrays only, and leave the rest in C order. A weight that lies

@@ -472,3 +472,61 @@ def test_strict_arrays_never_become_scalars_or_plain_arrays():
     s += 1.0
     s[0] = 0.0
     np.testing.assert_array_equal(mg.backend.to_numpy(s), [[0.0, 0.0], [4.0, 5.0]])
+
+
+ORDERS = {  # what becomes of the order in memory: on CuPy, and so on strict
+    "C": {
+        "z + 1": lambda xp, z: z + 1,
+        "-z": lambda xp, z: -z,
+        "exp": lambda xp, z: xp.exp(z),
+        "where": lambda xp, z: xp.where(z > 0, z, 1),
+        "clip": lambda xp, z: xp.clip(z, 0, 1),
+        "maximum": lambda xp, z: xp.maximum(z, 0),
+        "matmul": lambda xp, z: xp.matmul(z, xp.eye(z.shape[-1])),
+        "z.copy": lambda xp, z: z.copy(),
+        "z[[...]]": lambda xp, z: z[[0, 1]],
+        "take": lambda xp, z: z.take(xp.asarray([0, 1]), axis=1),
+        "concatenate": lambda xp, z: xp.concatenate([z, z], axis=1),
+        "sum": lambda xp, z: z.sum(axis=-1, keepdims=True),
+    },
+    "kept": {
+        "empty_like": lambda xp, z: xp.empty_like(z),
+        "zeros_like": lambda xp, z: xp.zeros_like(z),
+        "astype": lambda xp, z: z.astype("float32"),
+        "copy": lambda xp, z: xp.copy(z),
+        "array": lambda xp, z: xp.array(z),
+        "out": lambda xp, z: xp.add(z, 1, out=xp.empty_like(z)),
+        "in place": lambda xp, z: z.__iadd__(1),
+        "z[...]": lambda xp, z: z[...],
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("order", "name"), [(order, name) for order, some in ORDERS.items() for name in some]
+)
+def test_order_in_memory(order, name, backend):
+    if backend == "numpy":
+        pytest.skip("NumPy keeps the order nearly everywhere")
+    xp = mg.backend.get(backend).xp
+    for shape, axes in (((3, 4), (1, 0)), ((2, 5, 4, 3), (0, 3, 1, 2))):  # by columns; the channels last
+        z = xp.zeros(shape).transpose(axes)
+        y = ORDERS[order][name](xp, z)
+        if order == "C":
+            assert y.flags.c_contiguous
+        else:
+            assert [s // y.itemsize for s in y.strides] == [s // z.itemsize for s in z.strides]
+
+
+def test_arrays_of_a_device_are_not_numpys(backend):
+    if backend == "numpy":
+        pytest.skip("NumPy's are")
+    x = mg.backend.get(backend).from_numpy(np.ones((2, 3)))
+    assert not isinstance(x, np.ndarray)
+    with pytest.raises(TypeError):
+        np.asarray(x)
+    assert x.base is None
+    assert x.T.base is x and x.T[1:].base is x
+    xp = mg.backend.xp_of(x)
+    assert xp.lib.stride_tricks.as_strided(x, (2,), (8,)).base is None  # though it is a view
+    assert xp.may_share_memory(x, x[1:]) and not xp.may_share_memory(x, x.copy())

@@ -206,7 +206,7 @@ def test_a_process_that_ends_is_missing():
 
 def test_steps_that_are_not_replayed_are_found_out():
     capture = SimpleNamespace(replays=3, why=None)
-    trainer = SimpleNamespace(step=9, capture=capture)
+    trainer = SimpleNamespace(step=9, recorded=capture)
     check = gpu.all_replayed(trainer)
     trainer.step, capture.replays = 14, 8
     check()

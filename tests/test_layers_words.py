@@ -46,7 +46,7 @@ WRONG = {
     # embeddings and labels
     "index too large": (lambda: nn.Embedding(3, 2, rng=0)([0, 3]), r"^Embedding: indices from 0 to 3; with 3 rows.*from 0 to 2"),
     "negative index": (lambda: nn.Embedding(3, 2, rng=0)([-1]), r"^Embedding: indices from -1 to -1; with 3 rows"),
-    "index float": (lambda: nn.Embedding(3, 2, rng=0)([1.0]), r"^Embedding: indices of dtype float64; they must be whole numbers"),
+    "index float": (lambda: nn.Embedding(3, 2, rng=0)([1.0]), r"^Embedding: indices of dtype float32; they must be whole numbers"),
     "index bool": (lambda: nn.Embedding(3, 2, rng=0)([True]), r"^Embedding: indices of dtype bool"),
     "label": (lambda: nn.ConditionalBatchNorm(3, 2)(zeros(4, 3), [0, 1, 2, 0]), r"^ConditionalBatchNorm: labels from 0 to 2; with 2 rows"),
     "one-hot labels": (lambda: nn.ConditionalBatchNorm(3, 2)(zeros(4, 3), np.eye(4, 2)), r"^ConditionalBatchNorm: labels of dtype float64"),

@@ -195,14 +195,12 @@ def test_a_parameter_that_is_not_finite_is_named_with_its_part():
 
 @pytest.mark.parametrize("name", PLAYS)
 def test_on_every_backend(name, backend):
-    trainer = make(name, backend=backend)
-    trainer.run(steps=3)
-    usual = make(name)
-    report = [number(value) for value in trainer.train_step().values()]
-    usual.run(steps=3)
-    if backend == "strict":  # the noise of a GPU is its own
-        np.testing.assert_allclose(report, [number(v) for v in usual.train_step().values()], rtol=1e-3)
-    assert np.isfinite(report).all()
+    """A GPU draws its own noise; the networks begin with the same weights."""
+    trainer, usual = make(name, backend=backend), make(name)
+    for run in (trainer, usual):
+        run.run(steps=3)
+    here, there = ([number(v) for v in run.train_step().values()] for run in (trainer, usual))
+    np.testing.assert_allclose(here, there, rtol=1e-3 if backend == "strict" else 0.5)
 
 
 @pytest.mark.parametrize("name", PLAYS)

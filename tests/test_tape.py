@@ -451,11 +451,11 @@ def test_gradients_share_no_memory(backend):
     a, b, c = (leaf(np.ones((2, 3)), backend) for _ in range(3))
     g = Tensor(np.ones((3, 2)), backend=backend)
     ga, gb, gc = grad((a + b).mT + c.reshape(3, 2), [a, b, c], g)
-    arrays, xp = [ga.data, gb.data, gc.data, g.data], mg.backend.xp_of(g.data)
+    arrays = [ga.data, gb.data, gc.data, g.data]
     for i, one in enumerate(arrays):
         for other in arrays[i + 1 :]:
-            assert not xp.may_share_memory(one, other)
-        assert one is g.data or one.base is None
+            assert not np.shares_memory(one, other)
+        assert one is g.data or one.base is None or backend == "strict"
 
 
 def test_the_grad_field_can_be_cleared_and_set_on_leaves_only(backend):
@@ -466,6 +466,9 @@ def test_the_grad_field_can_be_cleared_and_set_on_leaves_only(backend):
     x.grad = Tensor([1.0, 1.0], backend=backend)
     (x * x).sum().backward()
     close(x.grad, [3.0, 5.0])
+    x.grad = [2.0, 3.0]  # as backward(...) takes it, too
+    close(x.grad, [2.0, 3.0])
+    assert x.grad.backend == backend
     with pytest.raises(ValueError, match="grad =: a gradient of shape"):
         x.grad = Tensor([1.0], backend=backend)
     with pytest.raises(TypeError, match="only a leaf"):
@@ -480,7 +483,7 @@ def test_copies_are_tensors_of_their_own(duplicate, backend):
     assert twin.requires_grad
     assert twin.node is not w.node
     close(twin.grad, [2.0, 4.0])
-    if backend == "numpy":  # the others know no read-only arrays
+    if type(w.data) is np.ndarray:  # others have no such flag
         with pytest.raises(ValueError, match="read-only"):
             twin.data[...] = 7.0
     y = (w * twin).sum()
@@ -491,8 +494,7 @@ def test_copies_are_tensors_of_their_own(duplicate, backend):
         grad(y, w)
     constant = duplicate(Tensor([1.0], backend=backend))
     assert not constant.requires_grad
-    if backend == "numpy":
-        assert not constant.data.flags.writeable
+    assert type(w.data) is not np.ndarray or not constant.data.flags.writeable
     w.requires_grad_(False)
     assert not duplicate(w).requires_grad
     with pytest.raises(TypeError, match="detach"):
@@ -525,6 +527,25 @@ def test_freezing_between_forward_and_a_recorded_walk_is_an_error():
         grad(y, x, create_graph=True)
     y = (x * w) * (w * w)
     close(grad(y, x, create_graph=True), 8.0)
+
+
+def test_a_leaf_frozen_after_the_forward_collects_no_gradient(backend):
+    x, w = leaf(2.0, backend), leaf(3.0, backend)
+    (x * w).backward()
+    y = x * x * w
+    w.requires_grad_(False)
+    y.backward()
+    close(x.grad, 3.0 + 12.0)
+    close(w.grad, 2.0)  # that of before
+    with pytest.raises(ValueError, match=r"xs\[0\] does not require a gradient"):
+        grad(y, w)
+    close(grad(y, x), 12.0)
+    with pytest.raises(RuntimeError, match="half of a second derivative"):
+        y.backward(create_graph=True)
+    close(x.grad, 15.0)
+    w.requires_grad_()
+    y.backward(create_graph=True)
+    close(w.grad, 2.0 + 4.0)
 
 
 def test_indices_masks_and_slices_are_copied():

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, get
-from ..kernels.device import gpu_kernels
+from ..backend import Array
 
 __all__ = ["DeviceGenerator", "key"]
 
@@ -23,30 +22,24 @@ ODD = 0x9E3779B97F4A7C15  # from one key to the next. Being odd, it comes back t
 class DeviceGenerator:
     """As much of numpy.random.Generator as layers and penalties need. Its numbers are float32.
 
-    step: a number, or where it lies on the GPU: 0-d, int64. (The backend "strict" has no kernels, and NumPy
-    draws for it.)
+    step: a number, or where it lies on the GPU: 0-d, int64.
     """
 
-    def __init__(self, seed: int, purpose: str, step: Any, backend: str):
-        self._backend = get(backend)
-        self._kernels = gpu_kernels(self._backend.xp.empty(1, "float32"))
+    def __init__(self, seed: int, purpose: str, step: Any):
         self._key, self._step, self._drawn = key(seed, purpose), step, 0
 
     def random(self, shape: Any = (), dtype: Any = "float32") -> Array:
         """Uniform between 0 and 1."""
-        return self._draw("uniform", _shape(shape), dtype)
+        return self._drawn_by("uniform", shape, dtype)
 
     def standard_normal(self, shape: Any = (), dtype: Any = "float32") -> Array:
         """N(0, 1)."""
-        return self._draw("normal", _shape(shape), dtype)
+        return self._drawn_by("normal", shape, dtype)
 
-    def _draw(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
-        key = self._next()
-        if self._kernels is not None:
-            return getattr(self._kernels, name)(shape, key).astype(dtype, copy=False)
-        philox = np.random.Generator(np.random.Philox(key=np.array(key, np.uint64)))
-        draw = philox.random if name == "uniform" else philox.standard_normal
-        return self._backend.from_numpy(np.asarray(draw(shape, dtype)))
+    def _drawn_by(self, kernel: str, shape: Any, dtype: Any) -> Array:
+        from . import kernels  # only now: that loads CuPy
+
+        return getattr(kernels, kernel)(_shape(shape), self._next()).astype(dtype, copy=False)
 
     def _next(self) -> tuple[int, Any]:
         """A step may ask several times, and each time gets a key of its own."""

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-from ..backend import Backend, register
+from ..backend import Backend, in_memory_order, register
 
 KEEP_ORDER = {"copy", "array", "asarray", "empty_like", "zeros_like", "ones_like", "full_like", "nan_to_num"}
 
@@ -215,7 +215,7 @@ register(
         "strict",
         StrictArray,
         StrictNumPy(),
-        from_numpy=StrictNumPy.asarray,
-        to_numpy=lambda array: array._plain.copy(),
+        from_numpy=in_memory_order(StrictNumPy.asarray),
+        to_numpy=in_memory_order(lambda array: array._plain.copy()),
     )
 )

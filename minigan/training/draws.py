@@ -19,7 +19,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from ..backend import Array
+from ..backend import Array, asarray, get
 from ..data.batches import Batches
 from ..streams import stream
 from ..tensor import Tensor, constant
@@ -68,7 +68,7 @@ class Draws:
         if not shape or min(shape) < 1:
             raise ValueError(f"noise: shape {shape}; it must have axes, all of length 1 or more")
         number = self._number(i, of)
-        if self.backend != "numpy":
+        if self.backend == "cupy":
             return constant(_noise(self._generator(purpose, number), shape, kind))
         block, row = divmod(number, BLOCK)
         known, numbers = self._blocks.get((purpose, shape, kind), (-1, None))
@@ -76,7 +76,7 @@ class Draws:
             numbers = _noise(stream(self.seed, purpose, block), (BLOCK, *shape), kind)
             self._blocks[purpose, shape, kind] = block, numbers
         assert numbers is not None
-        return constant(numbers[row])
+        return constant(asarray(numbers[row], get(self.backend), copy=False))
 
     def rng(self, purpose: str) -> Any:
         """A generator for this purpose in this step: the methods are those of numpy.random.Generator."""
@@ -86,11 +86,11 @@ class Draws:
         return self.step if of == 1 else self.step * of + i
 
     def _generator(self, purpose: str, number: Any) -> Any:
-        if self.backend == "numpy":
+        if self.backend != "cupy":
             return stream(self.seed, purpose, number)
         from ..gpu.random import DeviceGenerator
 
-        return DeviceGenerator(self.seed, purpose, number, self.backend)
+        return DeviceGenerator(self.seed, purpose, number)
 
 
 def _noise(rng: Any, shape: tuple[int, ...], kind: str) -> Array:
