@@ -19,6 +19,7 @@ import minigan
 
 from . import backend, process
 from .data.cache import user_cache
+from .gpu import report as gpu_report
 from .gpu import setup as cuda
 
 __all__ = ["lines", "report"]
@@ -47,7 +48,7 @@ def report() -> dict[str, Any]:
         "blas": _or_why(process.blas),
         "packages": _or_why(_packages),
         "backends": backends,
-        "cuda": _or_why(lambda: _cuda(works=backends["cupy"] is None)),
+        "cuda": _or_why(lambda: gpu_report.report(works=backends["cupy"] is None)),
         "folders": _or_why(_folders),
     }
 
@@ -77,37 +78,6 @@ def _packages() -> dict[str, str | None]:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             found[name] = None
-    return found
-
-
-def _cuda(works: bool) -> dict[str, Any]:
-    """What the driver offers, what CuPy was built for, and the GPUs. Versions as in "12.4", memory in bytes.
-
-    Only the GPU in use is asked for its free memory: for that, CUDA has to start on it.
-    """
-    driver = cuda.cuda_of_driver()
-    found: dict[str, Any] = {
-        "driver": cuda.cuda_version(driver) if driver else None, "runtime": None, "devices": []
-    }  # fmt: skip
-    if not works:
-        return found
-    runtime = backend.get("cupy").xp.cuda.runtime
-    found["driver"] = cuda.cuda_version(runtime.driverGetVersion())
-    found["runtime"] = cuda.cuda_version(runtime.runtimeGetVersion())
-    used = runtime.getDevice()
-    for number in range(runtime.getDeviceCount()):
-        properties = runtime.getDeviceProperties(number)
-        name = properties["name"]
-        found["devices"].append(
-            {
-                "number": number,
-                "name": name.decode(errors="replace") if isinstance(name, bytes) else str(name),
-                "compute capability": f"{properties['major']}.{properties['minor']}",
-                "memory": int(properties["totalGlobalMem"]),
-                "free": int(runtime.memGetInfo()[0]) if number == used else None,
-                "in use": number == used,
-            }
-        )
     return found
 
 
@@ -149,7 +119,7 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     missing = lambda name: f"not installed ({PACKAGES.get(name, '')})"
     yield from _section("packages", found["packages"], lambda name, version: version or missing(name))
     yield from _section("backends", found["backends"], lambda _, why: "works" if why is None else why)
-    yield from _section("GPU", found["cuda"], _gpu_in_words)
+    yield from _section("GPU", found["cuda"], gpu_report.in_words)
     yield from _section("folders", found["folders"], _folder_in_words)
 
 
@@ -161,20 +131,6 @@ def _section(title: str, found: Any, say: Callable[[str, Any], str]) -> Iterator
     wide = max(map(len, found), default=0)
     for name, value in found.items():
         yield from (f"  {name:{wide}}  {line}" for line in say(name, value).splitlines())
-
-
-def _gpu_in_words(name: str, value: Any) -> str:
-    if name != "devices":
-        return f"CUDA {value}" if value else "none"
-    return "\n".join(map(_device_in_words, value)) or "none"
-
-
-def _device_in_words(gpu: dict[str, Any]) -> str:
-    memory = cuda.bytes_in_words(gpu["memory"])
-    if gpu["free"] is not None:
-        memory = f"{cuda.bytes_in_words(gpu['free'])} of {memory} free"
-    capability = f"compute capability {gpu['compute capability']}"
-    return f"{gpu['number']}: {gpu['name']}, {capability}, {memory}{', in use' * gpu['in use']}"
 
 
 def _folder_in_words(name: str, folder: Any) -> str:

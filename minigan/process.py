@@ -26,8 +26,7 @@ from threading import Lock
 from types import TracebackType
 from typing import Any, ClassVar
 
-from .backend import BackendError
-from .backend import get as _get_backend
+from .gpu import tf32 as tf32_products
 from .kernels import threads as _threads
 from .ops.operands import whole
 
@@ -61,7 +60,7 @@ class performance:
 
     def __init__(self, threads: int | None = None, keep_memory: bool = True, tf32: bool = False):
         if tf32:
-            _products()  # can it be done? If not, nothing has been changed yet
+            tf32_products.switch()  # can it be done? If not, nothing has been changed yet
         self.threads = cores() if threads is None else whole("performance", "threads", threads, least=1)
         self.keep_memory, self.tf32 = keep_memory, tf32
         self._team = _threads.Team(self.threads) if self.threads > 1 else None
@@ -104,9 +103,9 @@ class performance:
             performance._kept = False
         tf32 = any(choice.tf32 for choice in chosen)
         if tf32 and performance._computed is None:
-            performance._computed = _use_tf32()
+            performance._computed = tf32_products.use()
         elif performance._computed is not None and not tf32:
-            _products()[0].set_compute_type("float32", performance._computed)
+            tf32_products.restore(performance._computed)
             performance._computed = None
 
     def __enter__(self) -> performance:
@@ -176,26 +175,3 @@ def _give_memory_back() -> None:
     for threshold, value in ADAPTED.items():
         libc.mallopt(threshold, value)
     libc.malloc_trim(0)
-
-
-def _products() -> tuple[Any, Any]:
-    """Where CuPy is told in what to compute products of matrices, and what TF32 is called there.
-
-    The documented way is to set CUPY_TF32=1, but CuPy reads that once, before the first product. This is what
-    it then calls itself, in CuPy 13 and 14. It holds for the whole process.
-    """
-    cupy = _get_backend("cupy").xp
-    try:
-        return cupy._core, cupy._core._routines_linalg.COMPUTE_TYPE_TF32
-    except AttributeError:
-        raise BackendError(
-            "performance: this CuPy cannot be told to use TF32 while it runs; start Python with CUPY_TF32=1"
-        ) from None
-
-
-def _use_tf32() -> Any:
-    """Have CuPy compute float32 products in TF32; in what it did before. CuPy warns if the GPU has none."""
-    core, tf32 = _products()
-    before = core.get_compute_type("float32")
-    core.set_compute_type("float32", tf32)
-    return before

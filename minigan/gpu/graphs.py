@@ -32,6 +32,7 @@ import numpy as np
 
 from ..backend import Array
 from ..kernels import linear
+from . import tf32
 
 try:
     import cupy
@@ -54,7 +55,7 @@ class Recorder:
     @contextmanager
     def products(self) -> Iterator[None]:
         """Inside, matrices are multiplied by our own handle."""
-        self._blas.choose_precision(_uses_tf32())
+        self._blas.choose_precision(tf32.is_used())
         token = linear.stand_in.set(self._blas.matmul)
         try:
             yield
@@ -211,9 +212,3 @@ def _cublas() -> Any:
     cupy.cuda.get_cublas_handle()
     major = cupy.cuda.runtime.runtimeGetVersion() // 1000
     return ctypes.CDLL(f"cublas64_{major}.dll" if sys.platform == "win32" else f"libcublas.so.{major}")
-
-
-def _uses_tf32() -> bool:
-    """Whether CuPy has been told to use TF32 (minigan/process.py)."""
-    core = cupy._core
-    return core.get_compute_type("float32") == core._routines_linalg.COMPUTE_TYPE_TF32
