@@ -5,10 +5,7 @@ What a run needs besides is in minigan.training.
 
 from ..finite import NonFiniteError as NonFiniteError
 from .began import BEGAN as BEGAN
-from .by_name import LOSSES as LOSSES
-from .by_name import PENALTIES as PENALTIES
-from .by_name import loss as loss
-from .by_name import penalty as penalty
+from .by_name import *  # noqa: F403
 from .consensus import Consensus as Consensus
 from .discriminator_wrappers import *  # noqa: F403
 from .divergences import *  # noqa: F403
