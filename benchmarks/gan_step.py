@@ -72,7 +72,7 @@ def minigan_step(case: Case, batch: int, threads: int) -> Step:
         real = minigan.Tensor(data[rng.integers(len(data), size=batch)], copy=False)
         noise = minigan.Tensor(rng.standard_normal((batch, networks.Z), dtype="float32"), copy=False)
         report = alternating_step(game, [real], [noise])
-        return report.loss_d, report.loss_g
+        return float(report.loss_d), float(report.loss_g)
 
     return step
 

@@ -31,6 +31,6 @@ from .tensor import record as record
 from .version import __version__ as __version__
 
 __all__ = [
-    "BackendError", "GradientError", "Kink", "Tensor", "adjoint_check", "backend", "draw", "grad", "gradcheck",
-    "io", "nn", "no_grad", "ops", "optim", "performance", "record", "trace", *ops.__all__,
+    "BackendError", "GradientError", "Kink", "Tensor", "adjoint_check", "backend", "draw", "grad",
+    "gradcheck", "io", "nn", "no_grad", "ops", "optim", "performance", "record", "trace", *ops.__all__,
 ]  # fmt: skip
