@@ -338,6 +338,25 @@ def test_it_is_the_loop_that_one_would_write(reuse):
             assert np.array_equal(value, theirs.state_dict()[name]), name
 
 
+@pytest.mark.parametrize("when", ["film", "draw"])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_last_moments_is_heard(when, signum, tmp_path, in_haste, monkeypatch):
+    """While the last picture or the film is made: all is saved, but whoever called has to know."""
+    trainer = small_trainer(tmp_path)
+    make = getattr(trainer.folder, when)
+
+    def interrupted(*args):
+        if trainer.step == 5:
+            signal.raise_signal(signum)
+        make(*args)
+
+    monkeypatch.setattr(trainer.folder, when, interrupted)
+    with pytest.raises(Interrupted, match="after step 5") as stop:
+        trainer.run(epochs=1)
+    assert stop.value.signal == signum
+    assert io.load(tmp_path / "checkpoint.npz")["trainer.step"] == 5
+
+
 def test_an_epoch_shows_every_image_once(monkeypatch):
     brightness = np.linspace(-0.5, 0.5, COUNT, dtype="float32")
     trainer = small_trainer(data=np.repeat(brightness[:, None], PIXELS, axis=1))
