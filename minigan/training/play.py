@@ -9,8 +9,8 @@ to train writes a Play: which parts it has, what one step does, what there is to
         def __init__(self, network, optimizer, images):
             self.network, self.optimizer, self.images = network, optimizer, images
 
-        def parts(self):
-            return {"network": self.network, "optimizer": self.optimizer}
+        def parts(self): return {"network": self.network, "optimizer": self.optimizer}
+        def data(self): return {"images": self.images}
 
         def step(self, draws):
             x = draws.batch(self.images)
