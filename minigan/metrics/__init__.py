@@ -1,7 +1,6 @@
 """How good a generator is, in numbers. Read docs/metrics.md first, then frechet.py and classifier.py."""
 
-from .classifier import DigitClassifier as DigitClassifier
-from .classifier import digit_classifier as digit_classifier
+from .classifier import *  # noqa: F403
 from .digit_quality import *  # noqa: F403
 from .frechet import *  # noqa: F403
 from .kernel import *  # noqa: F403

@@ -7,5 +7,4 @@ from .ema import EMA as EMA
 from .play import Play as Play
 from .progress import Interrupted as Interrupted
 from .run_folder import read_config as read_config
-from .trainer import Trainer as Trainer
-from .trainer import load_generator as load_generator
+from .trainer import *  # noqa: F403
